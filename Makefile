@@ -1,0 +1,43 @@
+# Everything starts here: `make demo` shows SPRO, `make test` tests it. Both make their own environment in .venv.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+SEED ?= 0
+OUT ?= runs/demo
+
+.PHONY: demo test lint docs world serve install clean
+.DEFAULT_GOAL := help
+
+help:           ## what there is
+	@grep -E '^[a-z]+: *.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s :
+
+install: $(VENV)/installed  ## the environment, from constraints.txt
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: $(PYTHON) is older than 3.11, which diffusers and transformers need; use make PYTHON=python3.11"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test,lint]'
+	@touch $@
+
+demo: install   ## the whole of SPRO on the embedded world; SEED=1 OUT=runs/other for another
+	$(BIN)/spro-hf run recipes/tiny/spro.yaml --out $(OUT) --seed $(SEED)
+
+serve: install  ## keep the demo's local Hub up
+	$(BIN)/spro-hf hub serve $(OUT)
+
+test: install   ## all tests
+	$(BIN)/python -m pytest
+
+lint: install   ## style and errors
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+docs: install   ## the README's tables and commands against the repository
+	$(BIN)/python docs/check.py
+
+world: install  ## train the embedded world's models again from nothing (about an hour and a half)
+	$(BIN)/python -m spro_hf.tiny.make
+
+clean:          ## remove the environment and all runs
+	rm -rf $(VENV) runs

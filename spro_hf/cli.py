@@ -1,0 +1,92 @@
+"""The command line: ``spro-hf run`` a recipe, ``spro-hf hub serve`` what a run left, ``spro-hf report`` it again."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from spro_hf.errors import UserError
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="spro-hf", description="Self-play reward optimisation of image generators.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", help="run a recipe, or a list of them; continues a run that was killed")
+    run.add_argument("recipe", type=Path, help="a YAML file, e.g. recipes/tiny/spro.yaml")
+    run.add_argument(
+        "--set", action="append", default=[], metavar="FIELD=VALUE", dest="changes",
+        help="a field that wins over the recipe's, e.g. --set rounds=2; may be repeated",
+    )  # fmt: skip
+    run.add_argument("--out", type=Path, help="the run's folder (default: runs/<folder of the recipe>-<its name>)")
+    run.add_argument("--hub", default="local", help='"local" (default) or the address of a Hub, e.g. https://huggingface.co')
+    run.add_argument("--seeds", type=Path, help="a text file of captions to train on, one a line")
+    run.add_argument("--seed", type=int, help="the seed of everything random (default: the recipe's)")
+    hub = commands.add_parser("hub", help="the local Hub").add_subparsers(dest="action", required=True)
+    serve = hub.add_parser("serve", help="keep a run's local Hub up")
+    serve.add_argument("folder", type=Path, help="a run's folder, e.g. runs/tiny-spro, or a Hub's own")
+    serve.add_argument("--host", default="127.0.0.1")
+    serve.add_argument("--port", type=int, default=8642)
+    report = commands.add_parser("report", help="write report.html again from a run's results.json")
+    report.add_argument("folder", type=Path)
+    return parser
+
+
+def _changes(pairs: list[str]) -> dict[str, Any]:
+    found = {}
+    for pair in pairs:
+        key, sign, value = pair.partition("=")
+        if not sign or not key:
+            raise UserError(f"'{pair}' is not of the form field=value, e.g. --set rounds=2.")
+        try:
+            found[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise UserError(f"{key}: {value!r} is not a YAML value; quote it.") from None
+    return found
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command; 0 if all went well, 2 after a mistake of the user's, told in one sentence."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return {"run": _run, "hub": _serve, "report": _report}[arguments.command](arguments)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; the same command continues from here.", file=sys.stderr)
+        return 130
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from spro_hf.run import run
+
+    changes = _changes(arguments.changes) | ({} if arguments.seed is None else {"seed": arguments.seed})
+    name = f"{arguments.recipe.resolve().parent.name}-{arguments.recipe.stem}"
+    out = arguments.out or Path("runs") / name
+    run(arguments.recipe, out, arguments.hub, arguments.seeds, changes, ["spro-hf", *sys.argv[1:]])
+    return 0
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    from spro_hf.hub.server import serve_forever
+
+    folder = arguments.folder / "hub" if (arguments.folder / "hub").is_dir() else arguments.folder
+    if not folder.is_dir():
+        raise UserError(f"{arguments.folder}: there is no such folder; name a run's, e.g. runs/tiny-spro.")
+    serve_forever(folder, arguments.host, arguments.port)
+    return 0
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from spro_hf.report import write_report
+
+    print(write_report(arguments.folder))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The diffusion side: any diffusers text-to-image pipeline as it is, its LoRA, its fine-tuning, and SPROPipeline."""

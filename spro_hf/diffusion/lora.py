@@ -1,0 +1,95 @@
+"""A low-rank adapter on a pipeline's denoiser, in the form that stock ``pipe.load_lora_weights`` reads."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import torch
+from diffusers import DiffusionPipeline
+from diffusers.training_utils import _collate_lora_metadata, cast_training_params
+from diffusers.utils import convert_state_dict_to_diffusers
+from peft import LoraConfig, get_peft_model_state_dict
+from torch.nn import Module, Parameter
+
+from spro_hf.diffusion.environment import denoiser_name
+from spro_hf.errors import UserError
+from spro_hf.models import locate
+
+WEIGHTS = "pytorch_lora_weights.safetensors"
+TARGETS = "to_q|to_k|to_v|to_out.0"  # the attention of every denoiser of diffusers
+
+
+def freeze(pipe: DiffusionPipeline) -> None:
+    """Take the gradients off every component."""
+    for component in pipe.components.values():
+        if isinstance(component, Module):
+            component.requires_grad_(False)
+
+
+def has_lora(pipe: DiffusionPipeline) -> bool:
+    """Whether the denoiser carries a LoRA, be it switched on or off."""
+    return bool(getattr(getattr(pipe, denoiser_name(pipe)), "peft_config", None))
+
+
+def add_lora(
+    pipe: DiffusionPipeline, rank: int, alpha: float, targets: str | None = None, seed: int = 0
+) -> list[Parameter]:
+    """Put a LoRA (arXiv 2106.09685) on the denoiser and freeze all else. Returns its parameters, in float32.
+
+    A denoiser that carries one already goes on with it, as co-evolution does; rank and alpha must then be the same.
+
+    Args:
+        rank, alpha: the update is ``alpha / rank · B A``; B starts at zero, so the pipeline's pictures do not change.
+        targets: names of linear layers joined by "|", or a regular expression that matches whole module names;
+            the attention's projections if absent.
+        seed: of A's start. The global generators are left as they were.
+    """
+    freeze(pipe)
+    denoiser = getattr(pipe, denoiser_name(pipe))
+    if has_lora(pipe):
+        has = denoiser.peft_config["default"]
+        if (has.r, has.lora_alpha) != (rank, alpha):
+            raise UserError(
+                f"lora: the generator carries a LoRA of rank {has.r} and alpha {has.lora_alpha:g}, and training goes on"
+                " with it; give the same here."
+            )
+        for name, parameter in denoiser.named_parameters():
+            parameter.requires_grad_("lora_" in name)
+        cast_training_params(denoiser, torch.float32)
+        return [p for p in denoiser.parameters() if p.requires_grad]
+    targets = targets or TARGETS
+    names = re.fullmatch(r"[\w.]+(\|[\w.]+)*", targets)
+    config = LoraConfig(
+        r=rank, lora_alpha=alpha, init_lora_weights="gaussian", target_modules=targets.split("|") if names else targets
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        try:
+            denoiser.add_adapter(config)
+        except ValueError as error:
+            kinds = sorted(
+                {n.rpartition(".")[2] for n, m in denoiser.named_modules() if isinstance(m, torch.nn.Linear)}
+            )
+            raise UserError(f"lora.targets: '{targets}' fits no layer ({error}); linear layers: {kinds}.") from error
+    cast_training_params(denoiser, torch.float32)
+    return [p for p in denoiser.parameters() if p.requires_grad]
+
+
+def save_lora(pipe: DiffusionPipeline, folder: str | Path) -> None:
+    """Write the denoiser's LoRA with its rank and alpha to ``folder``/pytorch_lora_weights.safetensors."""
+    name = denoiser_name(pipe)
+    denoiser = getattr(pipe, name)
+    state = get_peft_model_state_dict(denoiser, adapter_name="default")
+    if name == "unet":
+        state = convert_state_dict_to_diffusers(state)
+    layers = {f"{name}_lora_layers": {k: v.contiguous() for k, v in state.items()}}
+    pipe.save_lora_weights(folder, weight_name=WEIGHTS, **layers, **_collate_lora_metadata({name: denoiser}))
+
+
+def load_lora(pipe: DiffusionPipeline, id: str | Path, revision: str | None = None) -> None:
+    """Load a LoRA from a folder or a repository of the Hub."""
+    folder = Path(locate(str(id), revision))
+    if not (folder / WEIGHTS).is_file():
+        raise UserError(f"'{id}' holds no {WEIGHTS}; name a LoRA that `save_lora` or diffusers' scripts wrote.")
+    pipe.load_lora_weights(str(folder), weight_name=WEIGHTS, adapter_name="default", use_safetensors=True)

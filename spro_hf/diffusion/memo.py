@@ -1,0 +1,85 @@
+"""A prompt is encoded once, however often it is drawn: a memo over a pipeline's ``encode_prompt``."""
+
+from __future__ import annotations
+
+import inspect
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from diffusers import DiffusionPipeline
+
+KEPT = 1024  # prompts; SDXL's embeddings take 1.3 MB each
+
+
+@contextmanager
+def remembered_prompts(pipe: DiffusionPipeline) -> Iterator[None]:
+    """Within the context ``pipe.encode_prompt`` remembers, without gradients. On leaving, everything is forgotten.
+
+    So do not train a text encoder within: its embeddings would be stale. Any pipeline's ``encode_prompt`` will do; a
+    call that holds something other than a list of prompts and scalars (embeddings, lists) goes through unremembered.
+    """
+    before = pipe.__dict__.get("encode_prompt")
+    pipe.encode_prompt = _remembering(pipe.encode_prompt, inspect.signature(type(pipe).encode_prompt))
+    try:
+        yield
+    finally:
+        del pipe.encode_prompt
+        if before is not None:
+            pipe.encode_prompt = before
+
+
+def _remembering(encode: Callable[..., Any], signature: inspect.Signature) -> Callable[..., Any]:
+    """``encode`` with a memory of its last prompts."""
+    memory: OrderedDict[tuple, tuple] = OrderedDict()
+
+    @torch.no_grad()
+    def encode_prompt(*args, **kwargs) -> Any:
+        rest = signature.bind(None, *args, **kwargs).arguments  # None stands for self
+        rest.pop("self")
+        rest |= rest.pop("kwargs", {})
+        prompts = rest.pop("prompt", None)
+        plain = all(v is None or isinstance(v, bool | int | float | str | torch.device) for v in rest.values())
+        if not isinstance(prompts, list) or not plain or rest.get("num_images_per_prompt", 1) != 1:
+            return encode(*args, **kwargs)
+        key = tuple(sorted((name, str(value)) for name, value in rest.items()))
+        missing = [p for p in dict.fromkeys(prompts) if (p, key) not in memory]
+        if missing:
+            # some pipelines take a negative prompt only in the form that the prompt has
+            lists = {n: [v] * len(missing) for n, v in rest.items() if "negative" in n and isinstance(v, str)}
+            parts = encode(prompt=list(missing), **(rest | lists))
+            for i, prompt in enumerate(missing):
+                memory[prompt, key] = tuple(_one(part, i, len(missing)) for part in parts)
+        for prompt in prompts:
+            memory.move_to_end((prompt, key))
+        found = list(zip(*(memory[prompt, key] for prompt in prompts), strict=True))
+        while len(memory) > KEPT:
+            memory.popitem(last=False)
+        if any(len({p.shape for p in pieces if isinstance(p, torch.Tensor)}) > 1 for pieces in found):
+            return encode(*args, **kwargs)  # padded to the longest of its batch: pieces of two batches do not join
+        return tuple(map(_join, found))
+
+    return encode_prompt
+
+
+def _one(part: Any, index: int, count: int) -> Any:
+    """Sample ``index`` of a batch; what has no batch of ``count`` (None, FLUX's token positions) is shared by all."""
+    if isinstance(part, list | torch.Tensor) and len(part) == count:
+        return part[index : index + 1]
+    return Shared(part)
+
+
+class Shared:
+    """A part of the result that belongs to no single sample."""
+
+    def __init__(self, value: Any):
+        self.value = value
+
+
+def _join(pieces: tuple) -> Any:
+    first = pieces[0]
+    if isinstance(first, Shared):
+        return first.value
+    return torch.cat(pieces) if isinstance(first, torch.Tensor) else [item for piece in pieces for item in piece]

@@ -1,0 +1,45 @@
+"""Where a model comes from: the package, a folder, or the Hub at a pinned commit."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache
+from pathlib import Path
+
+from spro_hf.tiny import home
+
+BUILT_IN = "spro_hf/tiny/"
+
+
+def locate(id: str, revision: str | None = None, kind: str = "model") -> str:
+    """A local folder that holds ``id``: ``spro_hf/tiny/<name>`` ships with the package, a folder is taken as it is,
+    all else is a repository of the Hub, downloaded at the commit that ``revision`` names."""
+    if id.startswith(BUILT_IN):
+        return str(home.path(id.removeprefix(BUILT_IN)))
+    if Path(id).is_dir():
+        return id
+    from spro_hf.hub.artifacts import pull
+
+    return str(pull(id, kind, revision or "main"))
+
+
+@lru_cache(maxsize=64)
+def _checksum(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for file in sorted(f for f in folder.rglob("*") if f.is_file()):
+        digest.update(file.relative_to(folder).as_posix().encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()
+
+
+def commit(id: str, revision: str | None = None, kind: str = "model") -> str:
+    """The commit behind ``id`` at ``revision``; for a built-in or local model the sha256 of its files."""
+    if id.startswith(BUILT_IN) or Path(id).is_dir():
+        return _checksum(Path(locate(id)))
+    from spro_hf.hub.artifacts import resolve
+
+    return resolve(id, kind, revision or "main")
+
+
+def pinned(id: str, revision: str | None = None, kind: str = "model") -> str:
+    """``id@commit``, the commit cut to twelve digits: how a row of a rollout names what made it."""
+    return f"{id}@{commit(id, revision, kind)[:12]}"

@@ -1,0 +1,107 @@
+"""Recipes: strict YAML into frozen objects.
+
+A recipe names a stage and everything that stage needs. ``extends`` takes the fields of another file first; a list
+recipe (``recipes`` with ``for_each``) runs several in order. Strings may hold ``{namespace}`` and ``{objective}``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from spro_hf.errors import UserError
+from spro_hf.schema import STAGES, Recipe
+from spro_hf.strict import build, nearest
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: there is no such recipe; check the path.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); give a YAML file.") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: is not YAML ({' '.join(str(error).split())}).") from None
+    if not isinstance(data, dict):
+        raise UserError(f"{path}: a recipe is a mapping that begins with `stage:` or `recipes:`.")
+    if "extends" in data:
+        data = _merge(_read(path.parent / str(data.pop("extends"))), data)
+    return data
+
+
+def _merge(below: dict, above: dict) -> dict:
+    """``above`` over ``below``, mappings merged, everything else replaced."""
+    merged = dict(below)
+    for key, value in above.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+def _merge_choice(below: dict, above: dict) -> dict:
+    """As ``_merge``, but reward weights are a choice: those above replace those below."""
+    return _merge(below, above) | ({"reward": above["reward"]} if "reward" in above else {})
+
+
+def _fill(value: Any, names: dict[str, str]) -> Any:
+    if isinstance(value, dict):
+        return {key: _fill(v, names) for key, v in value.items()}
+    if isinstance(value, list):
+        return [_fill(v, names) for v in value]
+    if isinstance(value, str):
+        for name, text in names.items():
+            value = value.replace(f"{{{name}}}", text)
+    return value
+
+
+def _one(data: dict[str, Any], name: str) -> Recipe:
+    stage = data.get("stage")
+    if stage not in STAGES:
+        raise UserError(f"{name}: stage: '{stage}' is not a stage; {nearest(str(stage), STAGES)}")
+    names = {"namespace": str(data.get("namespace", "spro")), "objective": str(data.get("objective", "aesthetics"))}
+    return build(STAGES[stage], _fill(data, names), name)
+
+
+def load(path: Path | str, changes: dict[str, Any] | None = None) -> list[Recipe]:
+    """The recipes of a file in the order they run; ``changes`` (dotted keys, e.g. "select.gain") win over the file.
+
+    A change whose first key a stage does not have is an error, unless the file is a list and another stage has it.
+    """
+    path, nested = Path(path), {}
+    data = _read(path)
+    for dotted, value in (changes or {}).items():
+        for part in reversed(dotted.split(".")):
+            value = {part: value}
+        nested = _merge(nested, value)
+    if "recipes" not in data:
+        return [_one(_merge_choice(data, nested), path.name)]
+    unknown = set(data) - {"recipes", "for_each", "with"}
+    if unknown:
+        raise UserError(f"{path.name}: unknown field '{min(unknown)}'; a list recipe has recipes, for_each and with.")
+    files = [(path.parent / str(name), _read(path.parent / str(name))) for name in data["recipes"]]
+    nested = _merge(data.get("with") or {}, nested)
+    for key in nested:
+        if not any(key in {f.name for f in dataclasses.fields(STAGES.get(d.get("stage"), Recipe))} for _, d in files):
+            raise UserError(f"{path.name}: unknown field '{key}'; none of its recipes has it.")
+    found = []
+    for each in data.get("for_each") or [{}]:
+        for file, body in files:
+            has = {f.name for f in dataclasses.fields(STAGES.get(body.get("stage"), Recipe))}
+            own = {k: v for k, v in _merge_choice(each, nested).items() if k in has}
+            found.append(_one(_merge_choice(body, own), file.name))
+    return found
+
+
+def dump(recipe: Recipe) -> dict[str, Any]:
+    """The resolved recipe as plain data: what travels with every artifact."""
+    return _plain(dataclasses.asdict(recipe))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(v) for key, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,177 @@
+"""Small SVG charts, drawn by hand so that the page stays one light file and follows the reader's light or dark.
+
+Colours come from the page's CSS classes (``fill-…``, ``line-…``); every chart carries its numbers in a title for
+screen readers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from markupsafe import Markup, escape
+
+from spro_hf.report.reading import known, number
+
+BAR_HEIGHT = 16
+PLOT = (52, 322)  # left and right end of the x axis of a curve chart
+WIDTH = 340
+STAGE_GAP = 1.8  # steps between the last round of a stage and the first of the next
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One line of a chart: ``points`` are (place on the x axis, mean, standard error)."""
+
+    name: str
+    style: str
+    points: tuple[tuple[int, float, float], ...]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One y axis with its curves."""
+
+    label: str
+    curves: tuple[Curve, ...]
+    height: int = 130
+
+
+def bar(
+    value: float | None, se: float | None, span: tuple[float, float], style: str, origin: float = 0.0, width: int = 130
+) -> Markup:
+    """A bar from ``origin`` to ``value`` with a whisker of one standard error.
+
+    Args:
+        span: the values at the left and right end; it holds the origin, and what lies beyond it is cut off.
+        style: the page's class for its colour, e.g. "fill-s3".
+        width: pixels.
+    """
+    low, high = span
+    height = BAR_HEIGHT
+
+    def at(x: float) -> float:
+        return 4 + (min(max(x, low), high) - low) / (high - low) * (width - 8)
+
+    start = at(origin)
+    parts = [f'<line x1="{start:.1f}" x2="{start:.1f}" y1="0" y2="{height}" class="axis"/>']
+    if known(value):
+        left, size = min(start, at(value)), abs(at(value) - start)
+        parts.append(f'<rect x="{left:.1f}" y="4" width="{size:.1f}" height="{height - 8}" class="{escape(style)}"/>')
+        if known(se) and se > 0:
+            ends, y = (at(value - se), at(value + se)), height / 2
+            caps = "".join(f"M{x:.1f} {y - 3}v6" for x in ends)
+            parts.append(f'<path d="M{ends[0]:.1f} {y}H{ends[1]:.1f}{caps}" class="err"/>')
+    return Markup(
+        f'<svg class="bar" viewBox="0 0 {width} {height}" width="{width}" height="{height}" aria-hidden="true">'
+        f"{''.join(parts)}</svg>"
+    )
+
+
+def span_of(pairs: Sequence[tuple[float | None, float | None]]) -> tuple[float, float]:
+    """The axis that holds zero and all (value, standard error) pairs; 0 to 1 where there is nothing to hold."""
+    held = [(value, se if known(se) else 0.0) for value, se in pairs if known(value)]
+    low = min([0.0, *(value - se for value, se in held)])
+    high = max([0.0, *(value + se for value, se in held)])
+    return (low, high) if high > low else (0.0, 1.0)
+
+
+def ticks(low: float, high: float, most: int = 4) -> list[float]:
+    """Round numbers (1, 2, 2.5 or 5 times a power of ten) that cover [low, high] in at most ``most`` steps."""
+    if high <= low:
+        pad = abs(low) * 0.05 or 0.5
+        low, high = low - pad, high + pad
+    rough = (high - low) / most
+    power = 10.0 ** math.floor(math.log10(rough))
+    for factor in (1, 2, 2.5, 5, 10, 20):
+        step = factor * power
+        first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+        if last - first <= most:
+            return [round(i * step, 10) for i in range(first, last + 1)]
+    raise AssertionError("a step of twenty powers covers any range")
+
+
+def curves(title: str, panels: Sequence[Panel], places: Sequence[tuple[str, str]]) -> Markup:
+    """Stacked panels over one x axis.
+
+    Args:
+        title: what the chart shows, for screen readers.
+        places: (stage, round) of every place on the x axis; a line is drawn only within a stage.
+    """
+    parts, y = [], 10
+    for panel in panels:
+        parts.append(_panel(panel, places, y))
+        y += panel.height + 22
+    parts.append(_x_axis(places, y - 22))
+    height = y + 24
+    return Markup(
+        f'<svg class="curves" viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(title)}">'
+        f"<title>{escape(title)}</title>{''.join(parts)}</svg>"
+    )
+
+
+def _x(place: int, places: Sequence[tuple[str, str]]) -> float:
+    """Even steps, and a wider one from stage to stage so that their names stand apart."""
+    steps = [0.0]
+    for (before, _), (after, _) in pairwise(places):
+        steps.append(steps[-1] + (1.0 if before == after else STAGE_GAP))
+    left, right = PLOT[0] + 16, PLOT[1] - 22
+    return (left + right) / 2 if len(places) == 1 else left + (right - left) * steps[place] / steps[-1]
+
+
+def _panel(panel: Panel, places: Sequence[tuple[str, str]], top: int) -> str:
+    points = [p for curve in panel.curves for p in curve.points]
+    marks = ticks(min(m - s for _, m, s in points), max(m + s for _, m, s in points), 4 if panel.height > 100 else 2)
+    low, high = marks[0], marks[-1]
+    bottom = top + panel.height
+
+    def at(value: float) -> float:
+        return bottom - (value - low) / (high - low) * panel.height
+
+    parts = []
+    for mark in marks:
+        parts.append(f'<line x1="{PLOT[0]}" x2="{PLOT[1]}" y1="{at(mark):.1f}" y2="{at(mark):.1f}" class="rule"/>')
+        text = number(mark) if mark else "0"
+        text = text.rstrip("0").rstrip(".") if "." in text else text
+        parts.append(f'<text x="{PLOT[0] - 6}" y="{at(mark) + 3.5:.1f}" class="tick" text-anchor="end">{text}</text>')
+    middle = (top + bottom) / 2
+    parts.append(
+        f'<text x="11" y="{middle}" transform="rotate(-90 11 {middle})" class="axis-label" text-anchor="middle">'
+        f"{escape(panel.label)}</text>"
+    )
+    return "".join(parts) + "".join(_curve(curve, places, at) for curve in panel.curves)
+
+
+def _curve(curve: Curve, places: Sequence[tuple[str, str]], at) -> str:
+    parts = []
+    for (a, mean_a, _), (b, mean_b, _) in pairwise(curve.points):
+        if places[a][0] == places[b][0]:
+            line = f'x1="{_x(a, places):.1f}" y1="{at(mean_a):.1f}" x2="{_x(b, places):.1f}" y2="{at(mean_b):.1f}"'
+            parts.append(f'<line {line} class="line-{escape(curve.style)}"/>')
+    for place, mean, se in curve.points:
+        x = _x(place, places)
+        if se:
+            up, down = at(mean + se), at(mean - se)
+            whisker = f"M{x:.1f} {up:.1f}V{down:.1f}M{x - 3:.1f} {up:.1f}h6M{x - 3:.1f} {down:.1f}h6"
+            parts.append(f'<path d="{whisker}" class="line-{escape(curve.style)} thin"/>')
+        parts.append(f'<circle cx="{x:.1f}" cy="{at(mean):.1f}" r="3.2" class="fill-{escape(curve.style)}"/>')
+    return "".join(parts)
+
+
+def _x_axis(places: Sequence[tuple[str, str]], y: int) -> str:
+    """Round numbers under the places and the stage's name under each run of them, a hairline between stages."""
+    parts, start = [], 0
+    for i, (stage, round_name) in enumerate(places):
+        x = _x(i, places)
+        parts.append(f'<text x="{x:.1f}" y="{y + 15}" class="tick" text-anchor="middle">{escape(round_name)}</text>')
+        if i + 1 == len(places) or places[i + 1][0] != stage:
+            middle = (_x(start, places) + x) / 2
+            label = f"{escape(stage)} · round" if i > start else escape(stage)
+            parts.append(f'<text x="{middle:.1f}" y="{y + 32}" class="axis-label" text-anchor="middle">{label}</text>')
+            if i + 1 < len(places):
+                edge = (x + _x(i + 1, places)) / 2
+                parts.append(f'<line x1="{edge:.1f}" x2="{edge:.1f}" y1="10" y2="{y + 34}" class="rule dash"/>')
+            start = i + 1
+    return "".join(parts)

@@ -1,0 +1,98 @@
+"""The summary that a run prints at its end: one table, then where everything lies and how to load it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from spro_hf.report import reading
+from spro_hf.report.reading import first, own_metric, percent
+
+WIDE = 100  # columns from which on alignment and judge are told with their errors
+
+
+def print_summary(results: dict[str, Any], console: Console | None = None, folder: Path | None = None) -> None:
+    """Print what a run achieved and where it lies: models with the lines that load them, datasets by name.
+
+    Args:
+        results: the contents of results.json.
+        console: where to print; standard output if None.
+        folder: the run's folder, to tell where report.html and results.json are.
+    """
+    console = console or Console()
+    short, sentence = reading.headline(results)
+    console.print(Text(results["title"], style="bold"))
+    if short:
+        console.print(Text.assemble((short, "bold"), " ", sentence))
+    if results["table"]:
+        console.print(_table(results, console.width >= WIDE))
+    for objective in results["objectives"]:
+        for warning in reading.warnings(results, objective):
+            mark = ("Hacking watch: ", "bold yellow" if warning.clear else "yellow")
+            told = f"{objective}, {warning.system}: proxy {percent(warning.proxy)}, but {' and '.join(warning.fell)}."
+            console.print(Text.assemble(mark, told))
+    _whereabouts(results, console, folder)
+
+
+def _table(results: dict[str, Any], wide: bool) -> Table:
+    judge, planted = reading.kind_of(results, "judge"), reading.kind_of(results, "planted")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+    table.add_column("system", no_wrap=True)
+    columns = ["own reward", "gain", *(["planted", "gain"] if planted else []), "align", *(["judge"] if judge else [])]
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True)
+    for objective in results["objectives"]:
+        own = own_metric(results, objective)
+        cells = {r["system"]: r for r in reading.rows(results, "table", objective=objective, metric=own)}
+        if cells:
+            best = max(cells, key=lambda system: cells[system]["mean"])
+            n = next(iter(cells.values()))["n"]
+            table.add_row(f"[bold]{escape(objective)}[/]", f"[dim]{escape(own)}[/]", "", f"[dim]n = {n}[/]")
+            for system in cells:
+                line = _line(results, objective, system, (own, planted, judge), wide)
+                table.add_row(escape(system), *line, style="bold" if system == best else "")
+            table.add_section()
+    return table
+
+
+def _line(
+    results: dict[str, Any], objective: str, system: str, metrics: tuple[str, str | None, str | None], wide: bool
+) -> list[str]:
+    def told(metric: str, error: bool = True) -> str:
+        cell = first(results, "table", objective=objective, system=system, metric=metric)
+        if cell is None:
+            return "–"
+        return reading.with_error(cell["mean"], cell["se"]) if error else reading.number(cell["mean"])
+
+    own, planted, judge = metrics
+    gain = first(results, "gains", objective=objective, system=system)
+    line = [told(own), percent(gain["proxy"]) if gain else ""]
+    if planted:
+        line += [told(planted), percent(gain["planted"]) if gain else ""]
+    return [*line, told("alignment", wide), *([told(judge, wide)] if judge else [])]
+
+
+def _whereabouts(results: dict[str, Any], console: Console, folder: Path | None) -> None:
+    def plain(line: str, style: str = "") -> None:
+        console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
+
+    if folder is not None:
+        plain("")
+        if (folder / "report.html").exists():
+            plain(f"report   {folder / 'report.html'}")
+        plain(f"numbers  {folder / 'results.json'}")
+    artifacts = reading.newest(results)
+    for artifact in artifacts:
+        if artifact["type"] == "dataset":
+            plain(f"dataset  {artifact['repo']} @ {artifact['tag']}")
+    for artifact in artifacts:
+        if artifact["type"] != "dataset":
+            plain("")
+            plain(f"# {artifact['what']}: {artifact['repo']} @ {artifact['tag']}", style="dim")
+            plain(artifact["load"].strip())

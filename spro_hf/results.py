@@ -1,0 +1,123 @@
+"""``results.json``: every number of every table of a run, gathered from what its stages left."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from spro_hf import seeds
+from spro_hf.schema import PromptRecipe, Recipe
+from spro_hf.steps import write_whole
+
+PACKAGES = ("torch", "transformers", "trl", "diffusers", "peft", "accelerate", "datasets", "evaluate", "huggingface_hub",
+            "safetensors")  # fmt: skip
+METRICS = {
+    "total": ("reward", "reward", "the objective's own reward: what was optimised"),
+    "aesthetic": ("reward", "0–10", "the aesthetic scorer: a linear head on CLIP, as LAION's"),
+    "engagement": ("reward", "0–100", "the engagement scorer: a stand-in for EngageNet"),
+    "pickscore": ("reward", "about 20", "the PickScore-like scorer, against the base caption"),
+    "clip": ("judge", "0–100", "CLIP text–image score against the base caption"),
+    "judge": ("judge", "about 0–3", "a judge nobody trained on"),
+    "alignment": ("oracle", "share", "share of what the base caption names that the picture truly shows"),
+    "subject": ("oracle", "share", "pictures in which every thing of the base caption stands, in shape and colour"),
+    "planted": ("planted", "truth", "the planted truth of the objective, which nobody trained on directly"),
+    "diversity": ("diversity", "1/255", "mean pixel difference between pictures of one caption"),
+}
+
+
+def gather(folder: Path, recipes: list[Recipe], rooms: list[Path], seconds: float, command: str) -> dict[str, Any]:
+    """Write ``results.json`` and the sample pictures of a run; returns what was written (see ``spro_hf.report``)."""
+    told = [json.loads(file.read_text()) for room in rooms if (file := room / "told" / "told.json").exists()]
+    (folder / "samples").mkdir(exist_ok=True)
+    for room in rooms:
+        for picture in (room / "told" / "samples").glob("*.png"):
+            shutil.copy(picture, folder / "samples" / picture.name)
+    names = list(dict.fromkeys(row["metric"] for t in told for row in t["table"]))
+    curves, replies = [], []
+    for recipe, room in zip(recipes, rooms, strict=True):
+        if isinstance(recipe, PromptRecipe):
+            some, counted = _rounds(recipe, room)
+            curves += some
+            replies += counted
+    results = {
+        "title": "SPRO on the embedded world" if all(r.oracle for r in recipes) else "SPRO",
+        "subtitle": "Self-play reward optimisation: the guider learns from its own wins and losses, the generator from "
+        "the winning pictures.",
+        "made": {
+            "date": time.strftime("%Y-%m-%d"), "seconds": round(seconds, 1), "seed": recipes[0].seed,
+            "versions": {name: version(name) for name in PACKAGES}, "command": command,
+        },
+        "objectives": [t["objective"] for t in told],
+        "systems": list(dict.fromkeys(name for t in told for name in t["systems"])),
+        "metrics": [_metric(name) for name in names],
+        **{key: [row for t in told for row in t[key]] for key in ("table", "gains", "win_rates", "strategies", "samples")},
+        "curves": curves,
+        "prompts": [_before_after(sample) for t in told for sample in t["samples"]],
+        "replies": replies,
+        "artifacts": [json.loads(f.read_text()) for room in rooms for f in _in_order(room)],
+        "unknown_words": _unknown(recipes),
+        "notes": _notes(told),
+    }  # fmt: skip
+    write_whole(folder / "results.json", json.dumps(results, indent=1))
+    return results
+
+
+def _in_order(room: Path) -> list[Path]:
+    return sorted((room / "published").glob("*.json"), key=lambda f: f.stat().st_mtime)
+
+
+def _metric(name: str) -> dict[str, Any]:
+    kind, unit, what = METRICS.get(name, ("reward", "", f"the scorer '{name}'"))
+    return {"name": name, "kind": kind, "unit": unit, "higher_is_better": True, "what": what}
+
+
+def _rounds(recipe: PromptRecipe, room: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Curves and reply counts of a stage's rounds. Round 0 is the base captions' pictures of the first round."""
+    curves, replies = [], []
+    for folder in sorted(room.glob("round-*"), key=lambda f: int(f.name.rpartition("-")[2])):
+        number, told = int(folder.name.rpartition("-")[2]), json.loads((folder / "account.json").read_text())
+        where = {"objective": recipe.objective, "stage": recipe.stage, "round": number}
+        counted = ("replies", "unparsed", "problems", "too_similar_or_far", "kept_pairs")
+        replies.append(where | {key: told[key] for key in counted})
+        for name, value in told["curves"].items():
+            if name != "base":
+                curves.append(where | {"name": name} | value)
+            elif number == 1:
+                curves.append(where | {"round": 0, "name": "total"} | value)
+    return curves, replies
+
+
+def _before_after(sample: dict[str, Any]) -> dict[str, Any]:
+    systems = sample["systems"]
+    last = next((systems[n] for n in ("SPRO-MM", "SPRO-Prompt") if n in systems), systems["base"])
+    before = systems.get("untrained guider", systems["base"])
+    return {"objective": sample["objective"], "caption": sample["caption"], "before": before["prompt"],
+            "after": last["prompt"], "plan": last["plan"]}  # fmt: skip
+
+
+def _unknown(recipes: list[Recipe]) -> list[dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for recipe in recipes:
+        if isinstance(recipe, PromptRecipe) and recipe.oracle:
+            for row in seeds.unknown_words([s.caption for s in seeds.load(recipe.seeds, recipe.seed)]):
+                found[row["caption"]] = row
+    return list(found.values())
+
+
+def _notes(told: list[dict[str, Any]]) -> list[str]:
+    """Where a system's reward rose and the planted truth or the alignment did not: said in words, per objective."""
+    notes = []
+    for t in told:
+        means = {(row["system"], row["metric"]): row["mean"] for row in t["table"]}
+        for gain in t["gains"]:
+            name, loss = gain["system"], means[("base", "alignment")] if ("base", "alignment") in means else None
+            if gain["planted"] is not None and gain["proxy"] > 0 > gain["planted"]:
+                notes.append(f"{t['objective']}, {name}: the reward rose and the planted truth fell; the scorer was fooled.")
+            if loss is not None and loss - means[name, "alignment"] > 0.05:
+                points = 100 * (loss - means[name, "alignment"])
+                notes.append(f"{t['objective']}, {name}: alignment with the base caption fell by {points:.1f} points.")
+    return notes

@@ -1,0 +1,22 @@
+"""The embedded world's judge: an appeal that nobody trains on, for telling a better picture from a fooled scorer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from PIL import Image
+
+from spro_hf.models import locate
+from spro_hf.tiny.oracle import PictureNet, pixels
+
+
+class Judge:
+    """A convolutional net of its own architecture, seed and pixels; 0 is a plain picture, about 2 a good one."""
+
+    def __init__(self, id: str, revision: str | None = None):
+        self.net = PictureNet.from_pretrained(locate(id, revision)).eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def __call__(self, images: Sequence[Image.Image], captions: Sequence[str]) -> list[float]:
+        return self.net(pixels(images))[:, 0].tolist()

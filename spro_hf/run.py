@@ -1,0 +1,149 @@
+"""Run a recipe or a list of them: check first, then every stage in order, then the report.
+
+Nothing heavy is imported before the recipe is checked and the Hub's address is set: the Hub's clients read it once.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from spro_hf import recipe as recipes_of
+from spro_hf.errors import UserError
+from spro_hf.schema import MultimodalRecipe, PromptRecipe, Recipe
+from spro_hf.steps import write_whole
+
+
+def run(
+    path: Path, out: Path, hub: str = "local", seeds: Path | None = None, changes: dict[str, Any] | None = None,
+    command: list[str] | None = None,
+) -> Path:
+    """Run the recipe at ``path`` into the folder ``out``; returns that folder.
+
+    Args:
+        hub: "local" for a Hub of its own under ``out``/hub, or the address of another one.
+        seeds: a text file of captions to train on in place of the recipe's; evaluation stays on held-out ones.
+        changes: recipe fields by dotted key that win over the file.
+        command: the command line, for the report.
+    """  # fmt: skip
+    began = time.monotonic()
+    recipes = [_with_seeds(r, seeds) for r in recipes_of.load(path, changes)]
+    _check_seeds(recipes)
+    out.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        if hub == "local":
+            from spro_hf.hub.server import client_environment, start
+
+            server = stack.enter_context(start(out / "hub"))
+            os.environ.update(client_environment(server, out / "cache"))
+        else:
+            os.environ["HF_ENDPOINT"] = hub
+        return _stages(path, out, recipes, began, command or [])
+
+
+def _stages(path: Path, out: Path, recipes: list[Recipe], began: float, command: list[str]) -> Path:
+    # these import torch and the Hub's clients
+    from spro_hf import report, results
+    from spro_hf.report.progress import Progress
+    from spro_hf.report.terminal import print_summary
+    from spro_hf.stages import STAGES
+    from spro_hf.stages.room import Room
+
+    _quiet()
+    _preflight(path, recipes)
+    write_whole(out / "recipe.resolved.yaml", yaml.safe_dump_all(map(recipes_of.dump, recipes), sort_keys=False))
+    rooms = []
+    with Progress() as progress:
+        for i, recipe in enumerate(recipes):
+            folder = out / "stages" / f"{i + 1:02d}-{recipe.objective}-{recipe.stage}"
+            room = Room(recipe, folder, progress)
+            if not (folder / "finished").exists():
+                STAGES[recipe.stage](room)
+                write_whole(folder / "finished", "")
+            rooms.append(folder)
+    spent = _clock(out, time.monotonic() - began)
+    told = results.gather(out, recipes, rooms, spent, shlex.join(command))
+    if told["table"]:
+        report.write_report(out)
+    print_summary(told)
+    return out
+
+
+def _clock(out: Path, seconds: float) -> float:
+    """Seconds of all goes at this run, this one included; a go that had nothing left to do adds nothing worth saying."""
+    file = out / "seconds"
+    total = seconds + (float(file.read_text()) if file.exists() else 0.0)
+    write_whole(file, str(total))
+    return total
+
+
+def _with_seeds(recipe: Recipe, seeds: Path | None) -> Recipe:
+    import dataclasses
+
+    if seeds is None or not isinstance(recipe, PromptRecipe):
+        return recipe
+    return dataclasses.replace(recipe, seeds=dataclasses.replace(recipe.seeds, source=str(seeds)))
+
+
+def _check_seeds(recipes: list[Recipe]) -> None:
+    from spro_hf.seeds import check
+
+    for recipe in recipes:
+        if hasattr(recipe, "seeds"):
+            check(recipe.seeds)
+
+
+def _preflight(path: Path, recipes: list[Recipe]) -> None:
+    """Every artifact that is read must be there, or be made by an earlier stage of this run."""
+    from spro_hf.hub.artifacts import resolve
+
+    made: set[tuple[str, str, str]] = set()
+    for recipe in recipes:
+        for what, where in recipe.inputs.items():
+            if where not in made:
+                try:
+                    resolve(*where)
+                except UserError as error:
+                    raise UserError(f"{path.name}: {recipe.stage}, {what}: {error}") from error
+        made |= outputs(recipe)
+
+
+def outputs(recipe: Recipe) -> set[tuple[str, str, str]]:
+    """What a stage leaves on the Hub: (repo, kind, tag)."""
+    push = recipe.push
+    if isinstance(recipe, PromptRecipe):
+        coevolves = isinstance(recipe, MultimodalRecipe)
+        first = recipe.first_round if coevolves else 1
+        found = set()
+        for number in range(first, first + recipe.rounds):
+            found |= {(push["rollouts"], "dataset", f"round-{number}"), (push["pairs"], "dataset", f"round-{number}"),
+                      (push["guider"], "model", f"round-{number}")}  # fmt: skip
+        if coevolves:
+            found |= {(push["generator"], "model", f"v{i + 2}") for i in range(recipe.rounds)}
+            found.add((push["pipeline"], "model", "v1"))
+        return found
+    return {(repo, "dataset" if what == "results" else "model", "v1") for what, repo in push.items()}
+
+
+def _quiet() -> None:
+    """Keep the libraries' own bars and notices out of ours."""
+    import logging
+    import warnings
+
+    import datasets
+    import diffusers
+    import transformers
+
+    datasets.disable_progress_bars()
+    diffusers.utils.logging.set_verbosity_error()
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    logging.getLogger("trl").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=UserWarning, module="trl|peft|transformers|torch")

@@ -1,0 +1,28 @@
+"""SPRO-Prompt: the guider learns from its own wins and losses, round after round (SPRO, stage 1)."""
+
+from __future__ import annotations
+
+from spro_hf import rollouts
+from spro_hf.models import pinned
+from spro_hf.schema import PromptRecipe
+from spro_hf.stages import publish
+from spro_hf.stages.room import Room
+from spro_hf.stages.rounds import advance_seats, play, seat_all
+from spro_hf.stages.studio import Studio, open_environment, open_guider
+
+
+def run(room: Room) -> None:
+    """Play the recipe's rounds; each leaves rollouts, pairs and a guider adapter on the Hub under ``round-<k>``."""
+    recipe: PromptRecipe = room.recipe
+    seats = seat_all(recipe)
+    lora = recipe.generator.lora
+    studio = Studio(
+        recipe, open_environment(recipe.generator), recipe.select, pinned(lora.repo, lora.revision) if lora else None
+    )
+    guider, name = open_guider(recipe.guider), pinned(recipe.guider.id, recipe.guider.revision)
+    for number in range(1, recipe.rounds + 1):
+        folder = play(room, number, seats, studio, guider, name)
+        made = publish.round(room, number, folder)
+        # from disk, also when it was made just now: a run that was interrupted goes on from exactly the same weights
+        guider, name = open_guider(recipe.guider, str(folder / "guider")), made.pinned
+        advance_seats(seats, rollouts.read(folder / "rollouts"))

@@ -1,0 +1,139 @@
+"""What each stage leaves on the Hub: the folder of an artifact, its card, and the line that loads it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from spro_hf.diffusion.pipeline import SPROPipeline
+from spro_hf.hub.artifacts import Artifact, resolve
+from spro_hf.hub.cards import fields, render_card
+from spro_hf.rollouts import read
+from spro_hf.schema import ImageRecipe, MultimodalRecipe
+from spro_hf.stages.room import Room
+from spro_hf.stages.studio import open_environment, open_guider
+
+LICENSE = "apache-2.0"
+NOTHING = {"results": [], "evaluated_on": ""}
+
+
+def _card(room: Room, name: str, repo: str, tag: str, **given: Any) -> str:
+    """Render a card; what every card may ask for is filled in from the recipe."""
+    recipe = room.recipe
+    common = {
+        "repo": repo, "tag": tag, "license": LICENSE, "objective": recipe.objective, "world": recipe.oracle,
+        "reward": recipe.reward, "seed": recipe.seed,
+    }  # fmt: skip
+    return render_card(name, **{k: v for k, v in common.items() if k in fields(name)}, **given)
+
+
+def _fresh(room: Room, name: str) -> Path:
+    """An empty folder to lay an artifact out in; what a killed push left there is gone."""
+    folder = room.folder / "outbox" / name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def round(room: Room, number: int, step: Path) -> Artifact:
+    """Push a round's rollouts, pairs and guider adapter under ``round-<number>``; returns the guider's artifact."""
+    recipe, push, tag = room.recipe, room.recipe.push, f"round-{number}"
+    account, rows = json.loads((step / "account.json").read_text()), read(step / "rollouts")
+    names = {"guider": rows[0]["guider"], "generator": rows[0]["generator"]}
+    captions = len({row["seed_id"] for row in rows})
+    folder = shutil.copytree(step / "rollouts", _fresh(room, "rollouts"), dirs_exist_ok=True)
+    card = _card(
+        room, "rollouts", push["rollouts"], tag, round=number, rows=len(rows), seeds=captions,
+        parsed=len(rows) - account["unparsed"], kept_pairs=account["kept_pairs"], **names,
+    )  # fmt: skip
+    rollouts = room.publish("rollouts", "dataset", tag, folder, card, _load_dataset(push["rollouts"], tag))
+    folder = shutil.copytree(step / "pairs", _fresh(room, "pairs"), dirs_exist_ok=True)
+    card = _card(
+        room, "preferences", push["pairs"], tag, round=number, rows=account["kept_pairs"], rollouts=rollouts.pinned
+    )
+    pairs = room.publish("pairs", "dataset", tag, folder, card, _load_dataset(push["pairs"], tag), [rollouts])
+    folder = shutil.copytree(step / "guider", _fresh(room, "guider"), dirs_exist_ok=True)
+    _portable(folder, recipe.guider.id, recipe.guider.revision)
+    card = _card(
+        room, "guider", push["guider"], tag, round=number, base_model=recipe.guider.id, style=recipe.guider.style,
+        generator=recipe.generator.id, method=recipe.learn.method, pairs=account["kept_pairs"], seeds=captions,
+        datasets=[push["pairs"]], **NOTHING,
+    )  # fmt: skip
+    load = f'Guider.load("{recipe.guider.id}", adapter="{push["guider"]}", adapter_revision="{tag}")'
+    return room.publish("guider", "model", tag, folder, card, load, [rollouts, pairs])
+
+
+def _portable(folder: Path, id: str, revision: str | None) -> None:
+    """Let the adapter name its base model by id and revision, not by the folder it was loaded from here."""
+    file = folder / "adapter_config.json"
+    if file.exists():
+        config = json.loads(file.read_text())
+        file.write_text(json.dumps(config | {"base_model_name_or_path": id, "revision": revision}, indent=2))
+
+
+def generator(room: Room, tag: str, step: Path) -> Artifact:
+    """Push a fine-tuned generator, a LoRA or the whole pipeline, under ``tag``."""
+    recipe: ImageRecipe | MultimodalRecipe = room.recipe
+    repo, full = recipe.push["generator"], recipe.finetune.lora is None
+    account = json.loads((step / "account.json").read_text())
+    folder = shutil.copytree(step / "generator", _fresh(room, "generator"), dirs_exist_ok=True)
+    card = _card(
+        room, "generator", repo, tag, base_model=recipe.generator.id, full=full, call=recipe.generator.call,
+        pictures=account["pictures"], steps=recipe.finetune.steps, datasets=account["datasets"], **NOTHING,
+    )  # fmt: skip
+    weights = "" if full else 'weight_name="pytorch_lora_weights.safetensors", '
+    call = "DiffusionPipeline.from_pretrained" if full else "pipe.load_lora_weights"
+    return room.publish("generator", "model", tag, folder, card, f'{call}("{repo}", {weights}revision="{tag}")')
+
+
+def inputs(room: Room) -> dict[str, Artifact]:
+    """The guider and the generator that a multimodal recipe begins with, as artifacts."""
+    recipe = room.recipe
+    found = {"guider": recipe.guider.adapter, "generator": recipe.generator.lora}
+    return {n: Artifact(r.repo, "model", r.revision, resolve(r.repo, "model", r.revision)) for n, r in found.items()}
+
+
+def pipeline(room: Room, tag: str, newest: dict[str, Artifact], guider: str | None, lora: str | None) -> Artifact:
+    """Push guider and generator together as an ``SPROPipeline``; ``guider`` and ``lora`` are folders, None the inputs."""
+    recipe, repo = room.recipe, room.recipe.push["pipeline"]
+    folder = _fresh(room, "pipeline")
+    SPROPipeline(
+        open_guider(recipe.guider, guider), open_environment(recipe.generator, lora).pipe, recipe.guider.id,
+        recipe.generator.id, recipe.guider.revision, recipe.generator.revision, recipe.generator.call,
+    ).save_pretrained(folder)  # fmt: skip
+    if (folder / "guider").is_dir():
+        _portable(folder / "guider", recipe.guider.id, recipe.guider.revision)
+    card = _card(
+        room, "pipeline", repo, tag, base_model=[recipe.guider.id, recipe.generator.id], rounds=recipe.rounds,
+        guider=newest["guider"].pinned, generator=newest["generator"].pinned, **NOTHING,
+    )  # fmt: skip
+    load = f'SPROPipeline.from_pretrained("{repo}", revision="{tag}")("a red circle", objective="{recipe.objective}")'
+    return room.publish("pipeline", "model", tag, folder, card, load, list(newest.values()))
+
+
+def results(room: Room, tag: str, step: Path) -> Artifact:
+    """Push an evaluation: its numbers and sample pictures."""
+    recipe, repo = room.recipe, room.recipe.push["results"]
+    told = json.loads((step / "told.json").read_text())
+    means = {(row["system"], row["metric"]): row for row in told["table"]}
+    names = ["total", *(["planted", "alignment"] if recipe.oracle else []), *recipe.judges]
+    rows = [
+        {"name": f"{system}: {name}", "value": row["mean"], "se": row["se"], "n": row["n"],
+         "base": means["base", name]["mean"]}
+        for system in told["systems"] for name in names if (row := means[system, name])
+    ]  # fmt: skip
+    captions = len({seed.rpartition("/")[0] for seed in told["seed_ids"]})
+    folder = shutil.copytree(step, _fresh(room, "results"), dirs_exist_ok=True)
+    card = _card(
+        room, "results", repo, tag, systems=told["systems"], captions=captions, noise_seeds=recipe.noise_seeds,
+        judges=list(recipe.judges), results=rows, evaluated_on=f"{captions} held-out captions",
+    )  # fmt: skip
+    load = f'json.load(open(hf_hub_download("{repo}", "told.json", repo_type="dataset", revision="{tag}")))'
+    return room.publish("results", "dataset", tag, folder, card, load)
+
+
+def _load_dataset(repo: str, tag: str) -> str:
+    return f'load_dataset("{repo}", revision="{tag}", split="train")'
+

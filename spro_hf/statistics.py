@@ -1,0 +1,73 @@
+"""Means with standard errors, paired win rates, and which phrases won."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+
+def mean_se(values: Sequence[float]) -> dict[str, float]:
+    """Mean, standard error of the mean (unbiased spread over √n) and n; the error of a single value is 0."""
+    array = np.asarray(values, dtype=np.float64)
+    error = array.std(ddof=1) / math.sqrt(len(array)) if len(array) > 1 else 0.0
+    return {"mean": float(array.mean()), "se": float(error), "n": len(array)}
+
+
+def win_rate(a: Sequence[float], b: Sequence[float]) -> dict[str, float]:
+    """Share of places where a beats b, ties counted half, with its standard error."""
+    wins = [1.0 if x > y else 0.5 if x == y else 0.0 for x, y in zip(a, b, strict=True)]
+    told = mean_se(wins)
+    return {"rate": told["mean"], "se": told["se"], "n": told["n"]}
+
+
+def relative_gain(system: Sequence[float], base: Sequence[float]) -> dict[str, float]:
+    """mean(system) / mean(base) − 1 with the first-order error of a ratio of paired means."""
+    a, b = np.asarray(system, dtype=np.float64), np.asarray(base, dtype=np.float64)
+    ratio = a.mean() / b.mean()
+    error = (a - ratio * b).std(ddof=1) / math.sqrt(len(a)) / abs(b.mean()) if len(a) > 1 else 0.0
+    return {"gain": float(ratio - 1), "se": float(error), "n": len(a)}
+
+
+def strategies(rows: Sequence[dict[str, Any]], least: int = 8) -> list[dict[str, Any]]:
+    """What each phrase was worth: the mean gain of candidates that use it less that of the same seeds' that do not.
+
+    Phrases are the steps of the plan and the comma-separated parts of the prompt that the base caption lacks. Seeds
+    in which all or none of the candidates use a phrase say nothing about it; the effect is the mean of the others'
+    differences. ``wins`` and ``losses`` count the best and worst candidates that used it.
+    """
+    groups: dict[tuple, list[dict[str, Any]]] = {}
+    for row in rows:
+        if row["parsed"]:
+            groups.setdefault((row["round"], row["seed_id"]), []).append(row)
+    differences: dict[tuple[str, str], list[float]] = {}
+    counts: dict[tuple[str, str], list[int]] = {}
+    for group in groups.values():
+        used = [phrases(row) for row in group]
+        totals = [row["total"] for row in group]
+        best, worst = int(np.argmax(totals)), int(np.argmin(totals))
+        for phrase in set().union(*used):
+            on = [t for t, u in zip(totals, used, strict=True) if phrase in u]
+            off = [t for t, u in zip(totals, used, strict=True) if phrase not in u]
+            if on and off:
+                differences.setdefault(phrase, []).append(float(np.mean(on) - np.mean(off)))
+            count = counts.setdefault(phrase, [0, 0])
+            count[0] += phrase in used[best]
+            count[1] += phrase in used[worst]
+    told = []
+    for (kind, phrase), values in differences.items():
+        if len(values) >= least:
+            stats, (wins, losses) = mean_se(values), counts[kind, phrase]
+            told.append({"phrase": phrase, "kind": kind, "effect": stats["mean"], "se": stats["se"], "n": stats["n"],
+                         "wins": wins, "losses": losses})  # fmt: skip
+    return sorted(told, key=lambda t: -t["effect"])
+
+
+def phrases(row: dict[str, Any]) -> set[tuple[str, str]]:
+    """The plan's steps and the prompt's own parts, as (kind, phrase)."""
+    base = {part.strip().lower() for part in row["base_caption"].split(",")}
+    parts = {part.strip().lower() for part in row["prompt"].split(",")[1:]} - base
+    steps = {step.strip().lower() for step in row["plan"]}
+    return {("modifier", part) for part in parts if part} | {("plan", step) for step in steps if step}

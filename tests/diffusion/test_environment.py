@@ -1,0 +1,203 @@
+import numpy as np
+import pytest
+import torch
+from diffusers import DDIMScheduler, EDMEulerScheduler, EulerAncestralDiscreteScheduler, FluxPipeline
+
+from spro_hf.diffusion.environment import Environment, Probe
+from spro_hf.diffusion.memo import remembered_prompts
+from spro_hf.errors import UserError
+
+CAPTIONS = ["a red circle", "a blue square on a white ground", "a red circle", "two green triangles"]
+SD3 = {"num_inference_steps": 3, "guidance_scale": 2.5, "max_sequence_length": 0}
+
+
+def stack(images):
+    return np.stack([np.asarray(i, dtype=int) for i in images])
+
+
+def test_render_equals_the_stock_call(sd3):
+    got = Environment(sd3, SD3).render(CAPTIONS, [0, 1, 2, 3])
+    stock = sd3(CAPTIONS, generator=[torch.Generator().manual_seed(s) for s in range(4)], **SD3).images
+    assert np.array_equal(stack(got), stack(stock))
+    assert stack(got).std() > 1
+
+
+@pytest.mark.parametrize("family", ["sd3", "sd15", "sdxl"])
+def test_picture_does_not_depend_on_its_batch(family, request):
+    pipe = request.getfixturevalue(family)
+    call = SD3 if family == "sd3" else {"num_inference_steps": 2, "guidance_scale": 3.0, "negative_prompt": "red"}
+    counts: list[int] = []
+    whole = Environment(pipe, call).render(CAPTIONS, [5, 6, 7, 8])
+    again = Environment(pipe, call).render(CAPTIONS, [5, 6, 7, 8])
+    split = Environment(pipe, call, batch_size=3).render(CAPTIONS, [5, 6, 7, 8], counts.append)
+    last = Environment(pipe, call).render(CAPTIONS[3:], [8])
+    assert counts == [3, 1]
+    assert np.array_equal(stack(whole), stack(again))
+    assert abs(stack(whole) - stack(split)).max() <= 1
+    assert abs(stack(whole)[3] - stack(last)[0]).max() <= 1
+    assert not np.array_equal(stack(whole)[0], stack(whole)[2])  # the same prompt from other noise
+
+
+def test_noise_of_the_schedule_belongs_to_the_picture(sdxl):
+    sdxl.scheduler = EulerAncestralDiscreteScheduler.from_config(sdxl.scheduler.config)
+    call = {"num_inference_steps": 3, "guidance_scale": 1.0}
+    whole = Environment(sdxl, call).render(CAPTIONS, [5, 6, 7, 8])
+    split = Environment(sdxl, call, batch_size=1).render(CAPTIONS, [5, 6, 7, 8])
+    assert abs(stack(whole) - stack(split)).max() <= 1
+
+
+def test_a_prompt_is_encoded_once(sd3):
+    seen = []
+    sd3.text_encoder.register_forward_pre_hook(lambda m, args: seen.append(len(args[0])))
+    plain = {"num_inference_steps": 1, "guidance_scale": 1.0}
+    Environment(sd3, plain, batch_size=2).render(CAPTIONS, [0, 1, 2, 3])
+    assert seen == [2, 1]  # two new prompts, then one new beside one that is known
+
+
+def test_memo_gives_what_the_pipeline_gives_and_forgets(sd3):
+    ask = {"prompt_2": None, "prompt_3": None, "device": torch.device("cpu"), "max_sequence_length": 2}
+    ask["negative_prompt"] = "red"
+    with torch.no_grad():
+        stock = sd3.encode_prompt(list(CAPTIONS), **ask)
+        with remembered_prompts(sd3):
+            sd3.encode_prompt(CAPTIONS[:1], **ask)
+            memo = sd3.encode_prompt(list(CAPTIONS), **ask)
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(stock, memo, strict=True))
+    assert memo[0].shape == stock[0].shape == (4, sd3.tokenizer.model_max_length + 2, 128)
+    with torch.no_grad():
+        sd3.text_encoder.text_model.embeddings.token_embedding.weight.mul_(2)
+        with remembered_prompts(sd3):
+            assert not torch.allclose(sd3.encode_prompt(list(CAPTIONS), **ask)[0], memo[0], atol=1e-3)
+    assert "encode_prompt" not in vars(sd3)
+
+
+def test_memo_joins_lists_and_shares_what_has_no_batch():
+    class Pipe:
+        calls = 0
+
+        def encode_prompt(self, prompt, device=None):
+            self.calls += 1
+            embeds = torch.tensor([[float(len(p))] for p in prompt])
+            return embeds, None, torch.arange(7), [p.upper() for p in prompt]
+
+    pipe = Pipe()
+    with remembered_prompts(pipe):
+        pipe.encode_prompt(["ab", "c"])
+        embeds, none, shared, texts = pipe.encode_prompt(["c", "ab", "c"])
+    assert (embeds.flatten().tolist(), none, shared.tolist(), texts) == ([1, 2, 1], None, [*range(7)], ["C", "AB", "C"])
+    assert pipe.calls == 1
+
+
+def test_memo_leaves_ragged_embeddings_to_the_pipeline():
+    class Pipe:
+        def encode_prompt(self, prompt):
+            longest = max(map(len, prompt))
+            return (torch.tensor([[ord(c) for c in p.ljust(longest)] for p in prompt]),)
+
+    pipe = Pipe()
+    with remembered_prompts(pipe):
+        pipe.encode_prompt(["a"])
+        assert pipe.encode_prompt(["a", "bc"])[0].tolist() == [[97, 32], [98, 99]]
+
+
+@pytest.mark.parametrize("family", ["sd3", "sd15", "sdxl"])
+def test_encode_is_undone_by_the_pipelines_decoding(family, request, pictures):
+    pipe = request.getfixturevalue(family)
+    environment = Environment(pipe, {}, batch_size=3)
+    pictures = [p.resize((32, 32) if family == "sd3" else (16, 16)) for p in pictures[:4]]
+    x0 = environment.encode(pictures)
+    pixels = pipe.image_processor.preprocess(pictures)
+    with torch.no_grad():
+        raw = pipe.vae.encode(pixels)
+        raw = raw.latents if family == "sd3" else raw.latent_dist.mean
+    scale = {"sd3": 3.0, "sd15": 0.18215, "sdxl": 0.18215}[family]
+    assert torch.allclose(x0, raw * scale, atol=1e-5)
+    assert pixels.min() == -1  # the autoencoder was given [-1, 1]
+
+
+def test_encode_knows_shift_and_per_channel_statistics(sd15, pictures):
+    plain = Environment(sd15, {}).encode(pictures[:1])
+    sd15.vae.register_to_config(shift_factor=0.5)
+    assert torch.allclose(Environment(sd15, {}).encode(pictures[:1]), plain - 0.5 * 0.18215, atol=1e-6)
+    mean, std = [0.1, 0.2, 0.3, 0.4], [1.0, 2.0, 4.0, 8.0]
+    sd15.vae.register_to_config(shift_factor=None, latents_mean=mean, latents_std=std)
+    m, s = (torch.tensor(v).view(1, 4, 1, 1) for v in (mean, std))
+    expected = (plain / 0.18215 - m) / s * 0.18215
+    assert torch.allclose(Environment(sd15, {}).encode(pictures[:1]), expected, atol=1e-6)
+
+
+def test_probe_equals_the_transformer_called_by_hand(sd3):
+    environment = Environment(sd3, SD3)
+    latents = torch.randn(4, 16, 8, 8, generator=torch.Generator().manual_seed(0))
+    sigma = torch.tensor([0.1, 0.5, 0.9, 1.0])
+    scheduler, config = sd3.scheduler, dict(sd3.config)
+    got = environment.probe(CAPTIONS, latents, sigma)
+    with torch.no_grad():
+        embeds, _, pooled, _ = sd3.encode_prompt(
+            CAPTIONS, None, None, do_classifier_free_guidance=False, max_sequence_length=0
+        )
+    hand = sd3.transformer(latents, embeds, pooled, timestep=sigma * 1000, return_dict=False)[0]
+    assert torch.equal(got, hand)
+    assert got.requires_grad
+    assert sd3.scheduler is scheduler and dict(sd3.config) == config
+
+
+@pytest.mark.parametrize("family", ["sd15", "sdxl"])
+def test_probe_works_for_unets(family, request):
+    pipe = request.getfixturevalue(family)
+    environment = Environment(pipe, {"guidance_scale": 5.0})
+    latents = torch.randn(4, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    levels = torch.tensor([0, 10, 500, 999])
+    got = environment.probe(CAPTIONS, latents, levels)
+    with torch.no_grad():
+        parts = pipe.encode_prompt(CAPTIONS, device="cpu", num_images_per_prompt=1, do_classifier_free_guidance=False)
+    sizes = torch.tensor([[16, 16, 0, 0, 16, 16]] * 4, dtype=torch.float32)  # original size, corner, target size
+    added = {"text_embeds": parts[2], "time_ids": sizes} if family == "sdxl" else None
+    hand = pipe.unet(latents, levels, parts[0], added_cond_kwargs=added, return_dict=False)[0]
+    assert torch.equal(got, hand)
+
+
+def test_scheduler_comes_back_when_the_denoiser_fails(sd3):
+    scheduler = sd3.scheduler
+    with pytest.raises(RuntimeError):
+        Environment(sd3, SD3).probe(CAPTIONS, torch.zeros(4, 3, 8, 8), torch.ones(4))
+    assert sd3.scheduler is scheduler
+    assert not isinstance(sd3.scheduler, Probe)
+
+
+def test_noising_by_hand(sd3, sd15):
+    x0, noise = torch.full((2, 16, 1, 1), 2.0), torch.full((2, 16, 1, 1), -1.0)
+    flow = Environment(sd3, {})
+    # (1 − σ)·2 − σ: 1.25 at σ = ¼, −1 at σ = 1; target ε − x0 = −3
+    assert flow.noised(x0, noise, torch.tensor([0.25, 1.0]))[:, 0, 0, 0].tolist() == [1.25, -1.0]
+    assert flow.target(x0, noise, torch.tensor([0.25, 1.0])).unique().tolist() == [-3.0]
+    ddpm = Environment(sd15, {})
+    # ᾱ at 500 from the betas' own definition
+    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
+    a = (1 - betas).cumprod(0)[500]
+    level = torch.tensor([500, 500])
+    assert torch.allclose(ddpm.noised(x0, noise, level).double(), a.sqrt() * 2 - (1 - a).sqrt())
+    assert ddpm.target(x0, noise, level) is noise
+    sd15.scheduler = DDIMScheduler.from_config(sd15.scheduler.config, prediction_type="v_prediction")
+    assert torch.allclose(ddpm.target(x0, noise, level).double(), -a.sqrt() - (1 - a).sqrt() * 2)
+
+
+def test_levels_are_drawn_from_their_distributions(sd3, sd15):
+    sigma = Environment(sd3, {}).draw_levels(20000, torch.Generator().manual_seed(0))
+    assert abs(sigma.logit().mean()) < 0.03 and abs(sigma.logit().std() - 1) < 0.03
+    steps = Environment(sd15, {}).draw_levels(20000, torch.Generator().manual_seed(0))
+    assert (steps.min(), steps.max()) == (0, 999) and abs(steps.float().mean() - 499.5) < 8
+
+
+def test_bad_input_is_named(sd3, sd15):
+    with pytest.raises(UserError, match="'guidance_scal'; did you mean 'guidance_scale'"):
+        Environment(sd3, {"guidance_scal": 2.0})
+    with pytest.raises(UserError, match="'latents' is set by"):
+        Environment(sd3, {"latents": None})
+    with pytest.raises(ValueError, match="2 prompts and 1 seeds"):
+        Environment(sd3, SD3).render(["a", "b"], [0])
+    with pytest.raises(UserError, match="FluxPipeline packs its latents"):
+        Environment(FluxPipeline(*[None] * 7), {}).encode([])
+    sd15.scheduler = EDMEulerScheduler()
+    with pytest.raises(UserError, match="EDMEulerScheduler"):
+        _ = Environment(sd15, {}).kind

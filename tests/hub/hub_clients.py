@@ -1,0 +1,281 @@
+"""What the tests ask of the real clients; runs in a process whose environment points at a local Hub."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx2
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError
+
+from spro_hf.errors import UserError
+
+BIG = bytes(range(256)) * 5000  # 1.28 MB: past the size at which a file leaves git
+
+
+def add(name: str, content: bytes) -> CommitOperationAdd:
+    return CommitOperationAdd(name, content)
+
+
+def refused(call: Callable[[], Any]) -> tuple[str, int | None, str]:
+    """The kind of error a call ends in, its HTTP status, and its words."""
+    try:
+        call()
+    except (HfHubHTTPError, UserError, ValueError) as error:
+        response = getattr(error, "response", None)
+        return type(error).__name__, response.status_code if response is not None else None, str(error)
+    raise AssertionError("the call went through")
+
+
+def upload_and_read() -> dict[str, Any]:
+    api, repo = HfApi(), "spro/files"
+    api.create_repo(repo)
+    first = api.create_commit(
+        repo,
+        [add("a.txt", b"one"), add("deep/b.png", b"not a picture"), add("deep/big.data", BIG), add("empty.png", b"")],
+        commit_message="first",
+    ).oid
+    second = api.create_commit(repo, [add("a.txt", b"two"), CommitOperationDelete("empty.png")], commit_message="2").oid
+    address = f"{api.endpoint}/{repo}/resolve/{second}"
+    ranges = [
+        httpx2.get(f"{address}/{name}", headers={"Range": span}).content
+        for name, span in (("a.txt", "bytes=1-"), ("deep/big.data", "bytes=250-259"), ("a.txt", "bytes=-1"))
+    ]
+    tree = {e.path: e for e in api.list_repo_tree(repo, revision=first, recursive=True, expand=True)}
+    return {
+        "first": first,
+        "head": api.model_info(repo).sha,
+        "siblings": sorted(s.rfilename for s in api.model_info(repo, files_metadata=True).siblings),
+        "old": Path(hf_hub_download(repo, "a.txt", revision=first)).read_bytes(),
+        "new": Path(hf_hub_download(repo, "a.txt")).read_bytes(),
+        "big": Path(hf_hub_download(repo, "deep/big.data")).read_bytes() == BIG,
+        "lfs": sorted(path for path, e in tree.items() if getattr(e, "lfs", None)),
+        "sizes": {path: e.size for path, e in tree.items() if hasattr(e, "size")},
+        "last": tree["a.txt"].last_commit.oid,
+        "rules": Path(hf_hub_download(repo, ".gitattributes")).read_text(),
+        "ranges": ranges,
+        "beyond": httpx2.get(f"{address}/a.txt", headers={"Range": "bytes=9-"}).status_code,
+        "titles": [c.title for c in api.list_repo_commits(repo)],
+    }
+
+
+def branch_and_tag() -> dict[str, Any]:
+    api, repo = HfApi(), "spro/refs"
+    api.create_repo(repo)
+    start = api.model_info(repo).sha
+    api.create_branch(repo, branch="feature/x")
+    there = api.create_commit(repo, [add("x", b"x")], commit_message="on the branch", revision="feature/x").oid
+    api.create_tag(repo, tag="round/1", revision=there)
+    found = {
+        "start": start,
+        "there": there,
+        "main": api.model_info(repo).sha,
+        "branches": {r.name: r.target_commit for r in api.list_repo_refs(repo).branches},
+        "tags": {r.name: r.target_commit for r in api.list_repo_refs(repo).tags},
+        "by_tag": api.model_info(repo, revision="round/1").sha,
+        "by_short": api.model_info(repo, revision=there[:8]).sha,
+        "read": Path(hf_hub_download(repo, "x", revision="round/1")).read_bytes(),
+        "again": refused(lambda: api.create_tag(repo, tag="round/1", revision=start))[1],
+        "bad": refused(lambda: api.create_tag(repo, tag="a..b"))[1],
+        "main_gone": refused(lambda: api.delete_branch(repo, branch="main"))[1],
+    }
+    api.create_commit(repo, [add("y", b"y")], commit_message="newer")
+    found["stale"] = refused(
+        lambda: api.create_commit(repo, [add("z", b"z")], commit_message="late", parent_commit=start)
+    )[1]
+    api.delete_branch(repo, branch="feature/x")
+    api.delete_tag(repo, tag="round/1")
+    found["left"] = [r.name for r in api.list_repo_refs(repo).branches], api.list_repo_refs(repo).tags
+    return found
+
+
+def errors() -> dict[str, tuple[str, int | None, str]]:
+    api, repo = HfApi(), "spro/errors"
+    api.create_repo(repo)
+    stranger, nobody = HfApi(token="hf_wrong"), HfApi(token=False)
+    forged = f"{api.endpoint}/lfs/{'0' * 64}?size=3&signature=00"
+    return {
+        "repo": refused(lambda: api.model_info("spro/none")),
+        "short": refused(lambda: api.model_info("gpt2")),
+        "kind": refused(lambda: api.dataset_info(repo)),
+        "revision": refused(lambda: api.model_info(repo, revision="v9")),
+        "entry": refused(lambda: hf_hub_download(repo, "none.txt")),
+        "wrong": refused(lambda: stranger.create_repo("spro/other")),
+        "wrong_reads": refused(lambda: stranger.model_info(repo)),
+        "absent": refused(lambda: nobody.create_commit(repo, [add("a", b"a")], commit_message="m")),
+        "card": refused(
+            lambda: api.create_commit(repo, [add("README.md", b"---\ntags: 3\n---\n")], commit_message="m")
+        ),
+        "path": refused(lambda: api.create_commit(repo, [add("a/.git/b", b"")], commit_message="m")),
+        "clash": refused(lambda: api.create_commit(repo, [add("a", b"1"), add("a/b", b"2")], commit_message="m")),
+        "search": refused(lambda: list(api.list_models(search="x"))),
+        "pull_request": refused(lambda: api.create_commit(repo, [add("a", b"")], commit_message="m", create_pr=True)),
+        "forged": ("", httpx2.put(forged, content=b"abc").status_code, ""),
+    }
+
+
+def manage() -> dict[str, Any]:
+    api, nobody = HfApi(), HfApi(token=False)
+    api.create_repo("spro/secret", repo_type="dataset", private=True)
+    api.create_commit("spro/secret", [add("a", b"a")], commit_message="m", repo_type="dataset")
+    found = {
+        "hidden": refused(lambda: nobody.dataset_info("spro/secret"))[0],
+        "private": api.dataset_info("spro/secret").private,
+        "me": api.whoami()["name"],
+    }
+    api.update_repo_settings("spro/secret", private=False, repo_type="dataset")
+    found["opened"] = nobody.dataset_info("spro/secret").private
+    api.move_repo("spro/secret", "spro/known", repo_type="dataset")
+    found["moved"] = Path(hf_hub_download("spro/known", "a", repo_type="dataset")).read_bytes()
+    api.delete_repo("spro/known", repo_type="dataset")
+    found["deleted"] = refused(lambda: api.dataset_info("spro/known"))[0]
+    return found
+
+
+def commit_from_threads(threads: int, each: int) -> tuple[int, list[str]]:
+    """Length of the history and the files after concurrent commits without a parent."""
+    api, repo = HfApi(), "spro/crowd"
+    api.create_repo(repo)
+
+    def work(number: int) -> None:
+        for i in range(each):
+            api.create_commit(
+                repo, [add(f"{number}/{i}.bin", f"{number} {i}".encode())], commit_message=f"{number} {i}"
+            )
+
+    _together([lambda n=n: work(n) for n in range(threads)])
+    files = [f for f in api.list_repo_files(repo) if f != ".gitattributes"]
+    return len(api.list_repo_commits(repo)), files
+
+
+def _together(jobs: list[Callable[[], Any]]) -> None:
+    threads = [threading.Thread(target=job) for job in jobs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def push(folder: str, repo: str, tag: str, kind: str = "model") -> tuple[str, str]:
+    from spro_hf.hub import artifacts
+
+    made = artifacts.push(Path(folder), repo, kind, tag, f"version {tag}")
+    return made.revision, made.pinned
+
+
+def push_from_threads(folders: list[str], repo: str) -> dict[str, list[str]]:
+    """Tag → the files of that tag, after pushes at the same time."""
+    _together([lambda f=f: push(f, repo, Path(f).name) for f in folders])
+    return {t.name: sorted(HfApi().list_repo_files(repo, revision=t.name)) for t in HfApi().list_repo_refs(repo).tags}
+
+
+def files_at(repo: str, revision: str, kind: str = "model") -> dict[str, str]:
+    from spro_hf.hub import artifacts
+
+    folder = artifacts.pull(repo, kind, revision)
+    return {f.relative_to(folder).as_posix(): f.read_text() for f in folder.rglob("*") if f.is_file()}
+
+
+def told(function: str, *arguments: Any, token: str | None = None) -> str:
+    """The sentence a user reads when a function of artifacts fails."""
+    from spro_hf.hub import artifacts
+
+    kept = os.environ["HF_TOKEN"]
+    os.environ["HF_TOKEN"] = token or kept
+    try:
+        name, _, text = refused(lambda: getattr(artifacts, function)(*arguments))
+    finally:
+        os.environ["HF_TOKEN"] = kept
+    assert name == "UserError", (name, text)
+    return text
+
+
+def wrongly(function: str, *arguments: Any) -> str:
+    return told(function, *arguments, token="hf_wrong")
+
+
+def commit_through_a_kill(repo: str, count: int) -> list[str]:
+    """The commits that the server confirmed, while it was killed and started again under way."""
+    api, confirmed = HfApi(), []
+    for number in range(count):
+        operations = [add("count", str(number).encode()), add(f"{number}.bin", BIG[: 1000 + number])]
+        try:
+            confirmed.append(api.create_commit(repo, operations, commit_message=str(number)).oid)
+        except (httpx2.TransportError, HfHubHTTPError):
+            continue
+    return confirmed
+
+
+def history(repo: str) -> tuple[list[str], dict[str, int]]:
+    """Commits of main, oldest first, and the size of every file, as downloaded at its head."""
+    api = HfApi()
+    files = {name: Path(hf_hub_download(repo, name)).stat().st_size for name in api.list_repo_files(repo)}
+    return [c.commit_id for c in api.list_repo_commits(repo)][::-1], files
+
+
+def create(repo: str) -> None:
+    HfApi().create_repo(repo)
+
+
+def load_rows(repo: str, revision: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Rows by the stock client with a tag, and from the pulled folder."""
+    from datasets import load_dataset
+
+    from spro_hf.hub import artifacts
+
+    stock = load_dataset(repo, revision=revision, split="train")
+    return stock.to_list(), load_dataset(str(artifacts.pull(repo, "dataset", revision)), split="train").to_list()
+
+
+def push_rows(repo: str) -> int:
+    """datasets' own push: creates the repository, uploads parquet and writes the card."""
+    from datasets import Dataset, load_dataset
+
+    Dataset.from_dict({"n": [1, 2, 3]}).push_to_hub(repo)
+    return load_dataset(repo, split="train")["n"][-1]
+
+
+def metadata(card: str, kind: str) -> dict[str, Any]:
+    """A card's header as the clients read it, after the Hub has checked it."""
+    from huggingface_hub import DatasetCard, ModelCard
+
+    HfApi()._validate_yaml(card, repo_type=kind)
+    read = (ModelCard if kind == "model" else DatasetCard)(card).data
+    results = [(r.metric_type, r.metric_value) for r in getattr(read, "eval_results", None) or []]
+    return read.to_dict() | {"eval_results": results}
+
+
+def models_by_tag(folder: str) -> dict[str, float]:
+    """How far a tiny transformers model, a peft adapter and a diffusers pipeline come back from a tag unchanged."""
+    import torch
+    from diffusers import DDPMPipeline, DDPMScheduler, DiffusionPipeline, UNet2DModel
+    from peft import LoraConfig, PeftModel, get_peft_model
+    from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    ids, noise = torch.tensor([[1, 2, 3]]), torch.randn(1, 3, 8, 8)
+    sizes = {"vocab_size": 16, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1}
+    base = LlamaForCausalLM(LlamaConfig(**sizes, num_attention_heads=1, num_key_value_heads=1)).eval()
+    base.save_pretrained(f"{folder}/base")
+    plain = base(ids).logits
+    adapted = get_peft_model(base, LoraConfig(target_modules=["q_proj", "v_proj"], init_lora_weights=False)).eval()
+    adapted.save_pretrained(f"{folder}/adapter")
+    blocks = {"down_block_types": ["DownBlock2D"], "up_block_types": ["UpBlock2D"], "block_out_channels": [4]}
+    unet = UNet2DModel(8, layers_per_block=1, norm_num_groups=2, attention_head_dim=4, **blocks)
+    pipe = DDPMPipeline(unet, DDPMScheduler())
+    pipe.save_pretrained(f"{folder}/pipe")
+    for name, file in (("base", "config.json"), ("adapter", "adapter_config.json"), ("pipe", "model_index.json")):
+        push(f"{folder}/{name}", f"spro/{name}", "v1")
+        HfApi().delete_file(file, f"spro/{name}")  # main moves on; the tag does not
+    back = AutoModelForCausalLM.from_pretrained("spro/base", revision="v1")
+    back = PeftModel.from_pretrained(back, "spro/adapter", revision="v1")
+    drawn = DiffusionPipeline.from_pretrained("spro/pipe", revision="v1")
+    return {
+        "adapter": (back(ids).logits - adapted(ids).logits).abs().max().item(),
+        "plain": (back(ids).logits - plain).abs().max().item(),
+        "pipe": (drawn.unet(noise, 1).sample - pipe.unet(noise, 1).sample).abs().max().item(),
+    }

@@ -1,0 +1,95 @@
+"""Pushing, tagging and pulling artifacts through the real clients; lineage."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import hub_clients as ask
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from spro_hf.errors import UserError
+from spro_hf.hub.artifacts import Artifact, lineage, write_lineage
+
+
+def _folder(path: Path, **files: str) -> str:
+    path.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (path / name.replace("_", ".")).write_text(text)
+    return str(path)
+
+
+def test_pinned_cuts_the_commit_to_twelve_digits():
+    assert Artifact("spro/a", "model", "v1", "0123456789abcdef0123").pinned == "spro/a@0123456789ab"
+
+
+def test_push_twice_is_one_version_and_a_tag_never_moves(do, tmp_path):
+    one = _folder(tmp_path / "one", a_txt="1", gone_txt="x", weights_safetensors="w")
+    commit, pinned = do(ask.push, one, "spro/push", "v1")
+    assert pinned == f"spro/push@{commit[:12]}"
+    assert do(ask.push, one, "spro/push", "v1") == (commit, pinned)
+    two = _folder(tmp_path / "two", a_txt="2", weights_safetensors="w")
+    told = do(ask.told, "push", Path(two), "spro/push", "model", "v1", "m")
+    assert "spro/push" in told and "'v1'" in told and "a.txt, gone.txt" in told and "choose another tag" in told
+    newer, _ = do(ask.push, two, "spro/push", "v2")
+    assert newer != commit
+    assert do(ask.push, two, "spro/push", "v3")[0] == newer  # the same files need no commit of their own
+    old, new = do(ask.files_at, "spro/push", "v1"), do(ask.files_at, "spro/push", "v2")
+    assert {k: v for k, v in old.items() if k != ".gitattributes"} == {
+        "a.txt": "1",
+        "gone.txt": "x",
+        "weights.safetensors": "w",
+    }
+    assert sorted(new) == [".gitattributes", "a.txt", "weights.safetensors"] and new["a.txt"] == "2"
+
+
+def test_pushes_at_the_same_time_each_keep_their_version(do, tmp_path):
+    folders = [_folder(tmp_path / f"t{i}", **{f"f{i}_txt": str(i), "same_txt": "s"}) for i in range(4)]
+    got = do(ask.push_from_threads, folders, "spro/together")
+    assert got == {f"t{i}": [".gitattributes", f"f{i}.txt", "same.txt"] for i in range(4)}
+
+
+def test_errors_are_one_sentence_that_says_what_to_do(do, tmp_path):
+    folder = _folder(tmp_path / "m", a_txt="1")
+    do(ask.push, folder, "spro/told", "v1")
+    assert "there is no revision 'v9'; its tags: v1." in do(ask.told, "resolve", "spro/told", "model", "v9")
+    assert "no such repository" in do(ask.told, "pull", "spro/none", "dataset", "main")
+    assert "write namespace/name" in do(ask.told, "resolve", "a/b/c", "model", "main")
+    assert "does not accept the token" in do(ask.wrongly, "push", Path(folder), "spro/told", "model", "v2", "m")
+    assert "nothing to push" in do(ask.told, "push", tmp_path / "void", "spro/told", "model", "v2", "m")
+
+
+def test_datasets_loads_a_pushed_version_by_its_tag(do, tmp_path):
+    def version(number: int) -> str:
+        data = tmp_path / str(number) / "data"
+        data.mkdir(parents=True)
+        pq.write_table(pa.table({"n": [number, 10 * number]}), data / "train-00000-of-00001.parquet")
+        (tmp_path / str(number) / "lineage.json").write_text("{}")
+        card = 'configs:\n- config_name: default\n  data_files:\n  - {split: train, path: "data/train-*.parquet"}\n'
+        (tmp_path / str(number) / "README.md").write_text(f"---\n{card}---\n")
+        return str(tmp_path / str(number))
+
+    do(ask.push, version(1), "spro/rows", "round-1", "dataset")
+    do(ask.push, version(2), "spro/rows", "round-2", "dataset")
+    assert do(ask.load_rows, "spro/rows", "round-1") == ([{"n": 1}, {"n": 10}],) * 2
+    assert do(ask.load_rows, "spro/rows", "round-2") == ([{"n": 2}, {"n": 20}],) * 2
+    assert do(ask.push_rows, "spro/own") == 3
+
+
+def test_lineage_is_the_same_for_the_same_run(tmp_path):
+    inputs = [{"repo": "spro/a", "commit": "0" * 40}]
+    written = [write_lineage(tmp_path, {"stage": "image", "seed": 3}, inputs, 3, {"tag": "v1"}) for _ in range(2)]
+    told = json.loads(written[0].read_text())
+    assert written[0] == tmp_path / "lineage.json" and str(tmp_path) not in written[0].read_text()
+    assert told == lineage({"stage": "image", "seed": 3}, inputs, 3, {"tag": "v1"})
+    assert told["inputs"] == inputs and told["seed"] == 3 and told["tag"] == "v1"
+    assert told["versions"]["huggingface_hub"][0].isdigit()
+    with pytest.raises(UserError, match="'seed' is a field of every lineage"):
+        lineage({}, [], 0, {"seed": 1})
+
+
+def test_transformers_peft_and_diffusers_load_a_tag(do, tmp_path):
+    apart = do(ask.models_by_tag, str(tmp_path))
+    assert apart["adapter"] == apart["pipe"] == 0.0 < apart["plain"]

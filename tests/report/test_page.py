@@ -1,0 +1,197 @@
+"""The page: what it says, that nothing gets in unescaped, and that it needs nothing but itself."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from html.parser import HTMLParser
+
+import pytest
+from PIL import Image
+
+from spro_hf.errors import UserError
+from spro_hf.report import write_report
+from spro_hf.report.page import added
+from spro_hf.report.reading import FIELDS
+
+SECTIONS = ("headline", "samples", "table", "gains", "win_rates", "curves", "prompts", "strategies", "replies",
+            "artifacts", "unknown", "notes", "made")  # fmt: skip
+VOID = {"meta", "link", "img", "br"}
+
+
+class Page(HTMLParser):
+    """Every element with its attributes, the text of the page, and the elements left open."""
+
+    def __init__(self, html: str):
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_startendtag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        if "style" not in self.open:
+            self.text += data
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.elements if name == tag]
+
+    def ids(self):
+        return [attributes["id"] for _, attributes in self.elements if attributes.get("id") in SECTIONS]
+
+
+def page(folder) -> Page:
+    parsed = Page(write_report(folder).read_text(encoding="utf-8"))
+    assert parsed.open == []
+    parsed.text = " ".join(parsed.text.split())
+    return parsed
+
+
+def test_sections_stand_in_order_and_say_the_numbers(make_run):
+    told = page(make_run())
+    assert tuple(told.ids()) == SECTIONS
+    assert "It learned on 2 of 3 objectives." in told.text
+    assert "engagement, SPRO-MM: proxy +61%, but planted truth falls (−8.0%)." in told.text
+    assert "5.36 ± 0.05" in told.text  # aesthetics, SPRO-MM: 4.0 · 1.34
+    assert "n = 96 pictures per cell" in told.text
+    assert "74% ± 4.0" in told.text  # win rate of the third system
+    assert "+0.620 ± 0.070" in told.text
+    assert "30 : 3" in told.text
+    assert "40 7.8%" in told.text  # 40 of 512 replies unparsed
+    assert 'Guider.load("tiny/guider", adapter="spro/tiny-aesthetics-guider")' in told.text
+    assert "0123456789ab" in told.text
+    assert "“a red unicorn”: unicorn" in told.text
+    assert "12 min 34 s" in told.text  # 754 s
+    assert "spro-hf run recipes/tiny/spro.yaml" in told.text
+
+
+def test_best_of_every_column_is_bold(make_run):
+    html = write_report(make_run(["aesthetics"])).read_text()
+    bold = re.findall(r"<strong>([\d.]+)", html)
+    # own 4 · 1.34, planted 4 · 1.26, judge 0.5 + 0.26 / 2, alignment; no winner where all systems are equal
+    assert sorted(bold) == ["0.630", "0.910", "5.04", "5.36"]
+
+
+def test_the_page_needs_nothing_but_itself(make_run):
+    told = page(make_run())
+    for tag, attributes in told.elements:
+        assert tag not in ("script", "iframe", "object", "embed")
+        assert not any(name.startswith("on") for name in attributes)
+        for name in ("src", "href", "srcset", "action", "poster"):
+            assert re.match(r"data:|#", attributes.get(name) or "#"), (tag, attributes)
+    html = (make_run() / "report.html").read_text()
+    assert "http://" not in html
+    assert "https://" not in html
+    assert "url(" not in html
+    assert "@import" not in html
+    assert "prefers-color-scheme: dark" in html
+
+
+def test_small_pictures_are_embedded_as_they_are_and_described(make_run):
+    folder = make_run()
+    pictures = page(folder).all("img")
+    assert len(pictures) == 3 * 4 * 6
+    embedded = base64.b64decode(pictures[3]["src"].removeprefix("data:image/png;base64,"))
+    with Image.open(io.BytesIO(embedded)) as found, Image.open(folder / "samples/aesthetics-0-3.png") as drawn:
+        assert found.tobytes() == drawn.convert("RGB").tobytes()
+    assert pictures[3]["class"] == "pixelated"
+    assert pictures[3]["alt"] == (
+        "SPRO-Prompt for the caption “a red circle on navy”, prompt: a red circle on navy, bold outline"
+    )
+
+
+def test_large_pictures_are_reduced_and_smooth(make_run):
+    told = page(make_run(["aesthetics"], size=512))
+    picture = told.all("img")[0]
+    assert (picture["width"], picture["height"]) == ("512", "512")
+    assert "class" not in picture
+    with Image.open(io.BytesIO(base64.b64decode(picture["src"].removeprefix("data:image/webp;base64,")))) as found:
+        assert found.size == (320, 320)
+    assert "It learned. SPRO-MM moves its own reward by +34% over the base" in told.text
+
+
+def test_everything_is_escaped(make_run, results):
+    evil = '"><script>alert(1)</script><img src=x onerror=alert(1)>'
+    samples = results["samples"][:1]
+    samples[0]["caption"] = evil
+    samples[0]["systems"]["SPRO-MM"] |= {"prompt": evil * 5}
+    folder = make_run(
+        ["aesthetics"],
+        title=evil,
+        samples=samples,
+        prompts=[{"objective": "aesthetics", "caption": "a", "before": evil, "after": evil, "plan": [evil]}],
+        strategies=[results["strategies"][0] | {"phrase": evil}],
+        curves=[row | {"stage": evil} for row in results["curves"] if row["objective"] == "aesthetics"],
+        artifacts=[results["artifacts"][0] | {"repo": evil, "load": evil}],
+        unknown_words=[{"caption": evil, "words": [evil]}],
+        notes=[evil],
+        made=results["made"] | {"command": evil},
+    )
+    told = page(folder)
+    assert told.all("script") == []
+    assert all(picture["src"].startswith("data:") for picture in told.all("img"))
+    assert told.text.count("<script>alert(1)</script>") > 8
+    assert told.all("img")[-1]["alt"].count(evil) == 1 + 5  # caption and prompt, whole
+
+
+def test_empty_lists_leave_their_sections_out(make_run):
+    lists = set(FIELDS) - {"title", "subtitle", "made", "objectives", "systems", "metrics"}
+    empty = {name: [] for name in lists}
+    told = page(make_run(**empty))
+    assert told.ids() == ["made"]
+    links = [link["href"] for link in told.all("a")]
+    assert links == ["#main", "#made"]
+    assert page(make_run([], **empty)).ids() == ["made"]
+
+
+def test_world_without_a_planted_truth(make_run, results):
+    gains = [g | {"planted": None, "planted_se": None} for g in results["gains"]]
+    table = [c for c in results["table"] if c["metric"] not in ("planted", "alignment")]
+    metrics = [m for m in results["metrics"] if m["name"] not in ("planted", "alignment")]
+    told = page(make_run(gains=gains, table=table, metrics=metrics))
+    assert "there is no planted truth here" in told.text
+    assert "Nothing to report" in told.text
+    assert "planted truth</span>" not in told.text
+
+
+def test_more_captions_than_are_shown_unfold(make_run, results):
+    samples = [
+        row | {"seed_id": f"{k}"} for k in range(3) for row in results["samples"] if row["objective"] == "aesthetics"
+    ]
+    told = page(make_run(["aesthetics"], samples=samples))
+    assert "8 more captions" in told.text  # 12 captions, 4 in sight
+    assert len(told.all("img")) == 12 * 6
+
+
+def test_a_missing_picture_is_named(make_run):
+    folder = make_run()
+    (folder / "samples/aesthetics-0-0.png").unlink()
+    with pytest.raises(UserError, match=r"picture 'samples/aesthetics-0-0\.png'"):
+        write_report(folder)
+
+
+def test_a_picture_outside_the_folder_is_refused(make_run, results):
+    folder = make_run()
+    (folder.parent / "secret.png").write_bytes((folder / "samples/aesthetics-0-0.png").read_bytes())
+    results["samples"][0]["systems"]["base"]["image"] = "../secret.png"
+    with pytest.raises(UserError, match="secret"):
+        write_report(make_run(samples=results["samples"]))
+
+
+def test_added_marks_the_words_that_the_caption_lacks():
+    assert added("a red circle, warm <b>palette</b>", "a red circle") == (
+        "a red circle, <ins>warm &lt;b&gt;palette&lt;/b&gt;</ins>"
+    )
+    assert added("a circle", "a red circle") == "a circle"

@@ -1,0 +1,74 @@
+"""The summary at 80 and at 120 columns, and into a pipe."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from spro_hf.report.terminal import print_summary
+
+
+def told(results, width=80, folder=None, **options) -> str:
+    stream = io.StringIO()
+    print_summary(results, Console(file=stream, width=width, **options), folder)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_table_fits_its_width_and_cuts_nothing(results, width):
+    lines = told(results, width).splitlines()
+    assert "…" not in "".join(lines)
+    start = next(i for i, line in enumerate(lines) if line.startswith("system"))
+    assert all(len(line) <= width for line in lines[start : start + 24])
+
+
+def test_rows_say_reward_gain_planted_alignment_and_judge(results):
+    lines = [" ".join(line.split()) for line in told(results).splitlines()]
+    # aesthetics, SPRO-Prompt: 4 · 1.31 ± 4 / 80, planted 4 · 1.24 ± 4 / 90, judge 0.5 + 0.24 / 2
+    assert "SPRO-Prompt 5.24 ± 0.05 +31% 4.96 ± 0.04 +24% 0.910 0.620" in lines
+    assert "base 4.00 ± 0.05 4.00 ± 0.04 0.900 0.500" in lines
+    assert "aesthetics aesthetic n = 96" in lines
+    wide = [" ".join(line.split()) for line in told(results, 120).splitlines()]
+    assert "SPRO-Prompt 5.24 ± 0.05 +31% 4.96 ± 0.04 +24% 0.910 ± 0.008 0.620 ± 0.012" in wide
+
+
+def test_headline_and_hacking_watch(results):
+    text = " ".join(told(results).split())
+    assert "It learned on 2 of 3 objectives." in text
+    assert "Hacking watch: engagement, SPRO-MM: proxy +61%, but planted truth falls (−8.0%)." in text
+
+
+def test_whereabouts_with_lines_to_paste(results, tmp_path):
+    folder = tmp_path / ("long" * 30)
+    folder.mkdir()
+    results["artifacts"].append({"repo": "spro/x", "type": "dataset", "tag": "v1", "what": "results", "load": "no"})
+    lines = told(results, folder=folder).splitlines()
+    assert f"numbers  {folder / 'results.json'}" in lines  # never broken over two lines
+    assert not any(line.startswith("report ") for line in lines)
+    assert 'Guider.load("tiny/guider", adapter="spro/tiny-aesthetics-guider")' in lines
+    assert "dataset  spro/x @ v1" in lines
+    (folder / "report.html").touch()
+    assert f"report   {folder / 'report.html'}" in told(results, folder=folder).splitlines()
+
+
+def test_no_control_characters_without_a_terminal_and_markup_is_text(results):
+    results["title"] = "[red]title[/red]"
+    results["systems"] = ["[b]x"]
+    for row in (*results["table"], *results["gains"]):
+        row["system"] = "[b]x" if row["system"] == "base" else row["system"]
+    text = told(results)
+    assert "\x1b" not in text
+    assert "[red]title[/red]" in text
+    assert "[b]x " in text
+
+
+def test_bold_in_a_terminal(results):
+    assert "\x1b[1m" in told(results, force_terminal=True)
+
+
+def test_a_run_without_an_evaluation(results):
+    for name in ("objectives", "table", "gains", "metrics", "artifacts"):
+        results[name] = []
+    assert told(results) == "SPRO on the embedded world\n"

@@ -1,0 +1,88 @@
+"""Recipes on disk all parse; a mistake is one sentence that names the field and the fix."""
+
+import inspect
+from pathlib import Path
+
+import pytest
+
+from spro_hf import recipe, rewards, schema, selection
+from spro_hf.errors import UserError
+
+ROOT = Path(__file__).parents[1] / "recipes"
+FILES = sorted(f for f in ROOT.rglob("*.yaml") if not f.name.startswith("_"))
+PROMPT = ROOT / "tiny" / "1_prompt.yaml"
+
+
+def test_every_recipe_on_disk_parses():
+    assert len(FILES) >= 5
+    for file in FILES:
+        assert recipe.load(file), file
+
+
+def test_the_whole_of_spro_is_four_stages_for_each_objective():
+    found = recipe.load(ROOT / "tiny" / "spro.yaml", {"seed": 5})
+    assert [r.stage for r in found[:4]] == ["prompt", "image", "multimodal", "evaluate"]
+    assert [r.objective for r in found[::4]] == ["aesthetics", "engagement", "preference"]
+    assert [list(r.reward) for r in found[::4]] == [["aesthetic"], ["engagement"], ["pickscore"]]
+    assert {r.seed for r in found} == {5}
+    assert found[5].push["generator"] == "spro/tiny-engagement-generator"
+
+
+def test_changes_win_and_names_are_filled():
+    (one,) = recipe.load(PROMPT, {"select.gain": "above_mean_gain", "namespace": "me", "learn.trainer.beta": 0.2})
+    assert one.select.gain == "above_mean_gain" and one.learn.trainer["beta"] == 0.2
+    assert one.push["guider"] == "me/tiny-aesthetics-guider"
+    (other,) = recipe.load(PROMPT, {"reward": {"engagement": 2.0}})
+    assert other.reward == {"engagement": 2.0}  # replaced, not added to
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"sed": 1}, "1_prompt.yaml: unknown field 'sed'; did you mean 'seed'?"),
+        ({"select.gan": "x"}, "unknown field 'gan'; did you mean 'gain'?"),
+        ({"temperatures": [0, 1]}, "'temperatures' holds 0"),
+        ({"temperatures": [0.7]}, "at least two"),
+        ({"reward": {"astetic": 1}}, "unknown reward 'astetic'; did you mean 'aesthetic'?"),
+        ({"scorers.picscore": {"id": "x"}}, "unknown reward 'picscore'; did you mean 'pickscore'?"),
+        ({"scorers.clip": {"idd": "x"}}, "scorers.clip: unknown field 'idd'; did you mean 'id'?"),
+        ({"rounds": "three"}, "1_prompt.yaml.rounds: expected a whole number, not 'three'."),
+        ({"rounds": True}, "expected a whole number"),
+        ({"seeds.count": 0}, "empty seed set"),
+        ({"learn.method": "ppo"}, "'method' is 'ppo'"),
+        ({"stage": "promt"}, "'promt' is not a stage; did you mean 'prompt'?"),
+        ({"push": {"gider": "x/y"}}, "unknown artifact 'gider'"),
+        ({"objective": "beauty"}, "'objective' is 'beauty'"),
+    ],
+)
+def test_mistakes_are_named(changes, told):
+    with pytest.raises(UserError) as error:
+        recipe.load(PROMPT, changes)
+    assert told in str(error.value) and str(error.value).count("\n") == 0
+
+
+def test_missing_file_missing_field_and_broken_yaml(tmp_path):
+    with pytest.raises(UserError, match=r"nope.yaml: there is no such recipe"):
+        recipe.load(tmp_path / "nope.yaml")
+    file = tmp_path / "r.yaml"
+    file.write_text("stage: [")
+    with pytest.raises(UserError, match="is not YAML"):
+        recipe.load(file)
+    file.write_text("stage: image\nscorers: {}\n")
+    with pytest.raises(UserError, match="the field 'generator' is missing"):
+        recipe.load(file)
+    with pytest.raises(UserError, match="unknown field 'sede'; none of its recipes has it"):
+        recipe.load(ROOT / "tiny" / "spro.yaml", {"sede": 1})
+
+
+def test_numbers_written_as_yaml_text_are_numbers(tmp_path):
+    (one,) = recipe.load(ROOT / "tiny" / "2_image.yaml", {"finetune.lr": "1e-4"})
+    assert one.finetune.lr == 1e-4
+
+
+def test_the_schema_knows_every_reward_and_filter():
+    assert set(schema.SCORERS) == set(rewards.REWARDS)
+    for name, cls in rewards.REWARDS.items():
+        parameters = list(inspect.signature(cls.__init__).parameters.values())[1:]
+        assert schema.SCORERS[name] == {p.name: p.default is p.empty for p in parameters}, name
+    assert set(schema.GAINS) == set(selection.GAIN_FILTERS)
