@@ -22,7 +22,9 @@ def _parser() -> argparse.ArgumentParser:
         help="a field that wins over the recipe's, e.g. --set rounds=2; may be repeated",
     )  # fmt: skip
     run.add_argument("--out", type=Path, help="the run's folder (default: runs/<folder of the recipe>-<its name>)")
-    run.add_argument("--hub", default="local", help='"local" (default) or the address of a Hub, e.g. https://huggingface.co')
+    run.add_argument(
+        "--hub", default="local", help='"local" (default) or the address of a Hub, e.g. https://huggingface.co'
+    )
     run.add_argument("--seeds", type=Path, help="a text file of captions to train on, one a line")
     run.add_argument("--seed", type=int, help="the seed of everything random (default: the recipe's)")
     hub = commands.add_parser("hub", help="the local Hub").add_subparsers(dest="action", required=True)

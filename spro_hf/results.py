@@ -15,6 +15,11 @@ from spro_hf.steps import write_whole
 
 PACKAGES = ("torch", "transformers", "trl", "diffusers", "peft", "accelerate", "datasets", "evaluate", "huggingface_hub",
             "safetensors")  # fmt: skip
+NOTES = [
+    "The embedded world is a toy: 32×32 pictures, planted tastes, models of a few million parameters made for it. Its "
+    "numbers say how the method behaves, not how good it is on real pictures.",
+    "The engagement scorer is a stand-in: EngageNet's weights are not public.",
+]
 METRICS = {
     "total": ("reward", "reward", "the objective's own reward: what was optimised"),
     "aesthetic": ("reward", "0–10", "the aesthetic scorer: a linear head on CLIP, as LAION's"),
@@ -59,8 +64,8 @@ def gather(folder: Path, recipes: list[Recipe], rooms: list[Path], seconds: floa
         "prompts": [_before_after(sample) for t in told for sample in t["samples"]],
         "replies": replies,
         "artifacts": [json.loads(f.read_text()) for room in rooms for f in _in_order(room)],
-        "unknown_words": _unknown(recipes),
-        "notes": _notes(told),
+        "unknown_words": unknown_words(recipes),
+        "notes": NOTES if all(r.oracle for r in recipes) else [],
     }  # fmt: skip
     write_whole(folder / "results.json", json.dumps(results, indent=1))
     return results
@@ -99,25 +104,11 @@ def _before_after(sample: dict[str, Any]) -> dict[str, Any]:
             "after": last["prompt"], "plan": last["plan"]}  # fmt: skip
 
 
-def _unknown(recipes: list[Recipe]) -> list[dict[str, Any]]:
+def unknown_words(recipes: list[Recipe]) -> list[dict[str, Any]]:
+    """Training captions with words that the embedded world does not know, with those words."""
     found: dict[str, dict[str, Any]] = {}
     for recipe in recipes:
         if isinstance(recipe, PromptRecipe) and recipe.oracle:
             for row in seeds.unknown_words([s.caption for s in seeds.load(recipe.seeds, recipe.seed)]):
                 found[row["caption"]] = row
     return list(found.values())
-
-
-def _notes(told: list[dict[str, Any]]) -> list[str]:
-    """Where a system's reward rose and the planted truth or the alignment did not: said in words, per objective."""
-    notes = []
-    for t in told:
-        means = {(row["system"], row["metric"]): row["mean"] for row in t["table"]}
-        for gain in t["gains"]:
-            name, loss = gain["system"], means[("base", "alignment")] if ("base", "alignment") in means else None
-            if gain["planted"] is not None and gain["proxy"] > 0 > gain["planted"]:
-                notes.append(f"{t['objective']}, {name}: the reward rose and the planted truth fell; the scorer was fooled.")
-            if loss is not None and loss - means[name, "alignment"] > 0.05:
-                points = 100 * (loss - means[name, "alignment"])
-                notes.append(f"{t['objective']}, {name}: alignment with the base caption fell by {points:.1f} points.")
-    return notes

@@ -21,7 +21,11 @@ from spro_hf.steps import write_whole
 
 
 def run(
-    path: Path, out: Path, hub: str = "local", seeds: Path | None = None, changes: dict[str, Any] | None = None,
+    path: Path,
+    out: Path,
+    hub: str = "local",
+    seeds: Path | None = None,
+    changes: dict[str, Any] | None = None,
     command: list[str] | None = None,
 ) -> Path:
     """Run the recipe at ``path`` into the folder ``out``; returns that folder.
@@ -57,8 +61,9 @@ def _stages(path: Path, out: Path, recipes: list[Recipe], began: float, command:
 
     _quiet()
     _preflight(path, recipes)
-    write_whole(out / "recipe.resolved.yaml", yaml.safe_dump_all(map(recipes_of.dump, recipes), sort_keys=False))
     rooms = []
+    for row in results.unknown_words(recipes):
+        print(f"the embedded world does not know: {', '.join(row['words'])} (in: {row['caption']})", flush=True)
     with Progress() as progress:
         for i, recipe in enumerate(recipes):
             folder = out / "stages" / f"{i + 1:02d}-{recipe.objective}-{recipe.stage}"
@@ -67,11 +72,12 @@ def _stages(path: Path, out: Path, recipes: list[Recipe], began: float, command:
                 STAGES[recipe.stage](room)
                 write_whole(folder / "finished", "")
             rooms.append(folder)
+    write_whole(out / "recipe.resolved.yaml", yaml.safe_dump_all(map(recipes_of.dump, recipes), sort_keys=False))
     spent = _clock(out, time.monotonic() - began)
     told = results.gather(out, recipes, rooms, spent, shlex.join(command))
     if told["table"]:
         report.write_report(out)
-    print_summary(told)
+    print_summary(told, folder=out)
     return out
 
 
@@ -100,11 +106,14 @@ def _check_seeds(recipes: list[Recipe]) -> None:
 
 
 def _preflight(path: Path, recipes: list[Recipe]) -> None:
-    """Every artifact that is read must be there, or be made by an earlier stage of this run."""
+    """Trainers must have the fields they are given; every artifact that is read must be there, or be made before."""
+    from spro_hf.guider import learn
     from spro_hf.hub.artifacts import resolve
 
     made: set[tuple[str, str, str]] = set()
     for recipe in recipes:
+        if isinstance(recipe, PromptRecipe):
+            learn.check(recipe.learn.method, recipe.learn.trainer)
         for what, where in recipe.inputs.items():
             if where not in made:
                 try:

@@ -102,15 +102,26 @@ class Lora:
 
 @dataclass(frozen=True)
 class Learn:
-    """How the guider learns: ``method`` picks TRL's trainer, ``trainer`` holds that trainer's fields unchanged."""
+    """How the guider learns: ``method`` picks TRL's trainer, and the block of that name holds its fields unchanged."""
 
     method: str = "dpo"
-    trainer: dict[str, Any] = field(default_factory=dict)
+    dpo: dict[str, Any] = field(default_factory=dict)
+    grpo: dict[str, Any] = field(default_factory=dict)
+    sft: dict[str, Any] = field(default_factory=dict)
     lora: Lora | None = field(default_factory=Lora)
     unparsed_reward: float | None = None
 
     def __post_init__(self) -> None:
         _need(self.method in LEARN, f"'method' is '{self.method}'; {nearest(self.method, LEARN)}")
+        _need(
+            self.method != "grpo" or self.unparsed_reward is not None,
+            "the field 'unparsed_reward' is missing; GRPO needs a reward for replies that do not parse, e.g. 0.0.",
+        )
+
+    @property
+    def trainer(self) -> dict[str, Any]:
+        """The fields of the trainer that is used."""
+        return getattr(self, self.method)
 
 
 @dataclass(frozen=True)

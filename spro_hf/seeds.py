@@ -35,7 +35,9 @@ def load(seeds: Seeds, seed: int) -> list[Seed]:
         return [Seed(f"{seeds.split}-{i:04d}", world.caption(t, rng)) for i, t in enumerate(truths)]
     lines = _lines(Path(seeds.source))
     return [
-        Seed(f"line-{i % len(lines) + 1:04d}" + (f"-{i // len(lines)}" if i >= len(lines) else ""), lines[i % len(lines)])
+        Seed(
+            f"line-{i % len(lines) + 1:04d}" + (f"-{i // len(lines)}" if i >= len(lines) else ""), lines[i % len(lines)]
+        )
         for i in range(seeds.count)
     ]
 

@@ -58,9 +58,7 @@ GAIN_FILTERS: dict[str, Callable[[Sequence[Pair]], list[bool]]] = {
 }
 
 
-def select(
-    candidates: Sequence[Candidate], min_similarity: float, gain: str
-) -> tuple[list[Pair], dict[int, str]]:
+def select(candidates: Sequence[Candidate], min_similarity: float, gain: str) -> tuple[list[Pair], dict[int, str]]:
     """SPRO-Prompt steps 4 and 5: filter by similarity, pair best and worst of each seed, filter pairs by gain.
 
     Returns: the pairs, and for every row why it is not in one ("" for the rows of a pair). The paper applies the

@@ -11,7 +11,14 @@ from typing import Any, TypeVar
 from spro_hf.errors import UserError
 
 T = TypeVar("T")
-_NAMES = {int: "a whole number", float: "a number", str: "text", bool: "true or false", dict: "a mapping", list: "a list"}
+_NAMES = {
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    bool: "true or false",
+    dict: "a mapping",
+    list: "a list",
+}
 
 
 def nearest(name: str, known: typing.Iterable[str]) -> str:

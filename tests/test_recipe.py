@@ -29,7 +29,7 @@ def test_the_whole_of_spro_is_four_stages_for_each_objective():
 
 
 def test_changes_win_and_names_are_filled():
-    (one,) = recipe.load(PROMPT, {"select.gain": "above_mean_gain", "namespace": "me", "learn.trainer.beta": 0.2})
+    (one,) = recipe.load(PROMPT, {"select.gain": "above_mean_gain", "namespace": "me", "learn.dpo.beta": 0.2})
     assert one.select.gain == "above_mean_gain" and one.learn.trainer["beta"] == 0.2
     assert one.push["guider"] == "me/tiny-aesthetics-guider"
     (other,) = recipe.load(PROMPT, {"reward": {"engagement": 2.0}})

@@ -29,6 +29,7 @@ from spro_hf.strict import nearest
 
 # The language part of Idefics3, Mllama, Llava, Gemma 3 and the Qwen-VLs; vision towers and connectors stay as they are.
 LANGUAGE_PART = r".*(text_model|language_model).*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+CONFIGS = {"dpo": DPOConfig, "grpo": GRPOConfig, "sft": SFTConfig}
 LORA_FIELDS = ("rank", "alpha", "targets")
 _CHAT = List({"role": Value("string"), "content": Value("string")})
 
@@ -91,19 +92,15 @@ def learn_grpo(
     folder: Path,
     seed: int,
     lora: dict[str, Any] | None,
-    unparsed_reward: float | None,
 ) -> dict[str, float]:
     """Group relative policy optimisation (arXiv 2402.03300) of the guider, in place, against a reward.
 
-    ``reward`` gets the replies of a batch that parse, each with its task, and returns one finite number for each; it
-    renders and scores. A reply that does not parse gets ``unparsed_reward``, which must be given: it is part of what is
-    optimised. ``settings`` are GRPOConfig's fields; all else as in :func:`learn_dpo`.
+    ``reward`` gets all replies of a batch, those that do not parse too, each with its task, and returns one finite
+    number for each; it renders and scores. ``settings`` are GRPOConfig's fields; all else as in :func:`learn_dpo`.
     """
-    if unparsed_reward is None:
-        raise UserError("learn.unparsed_reward: GRPO needs a value for replies that do not parse; set it, e.g. 0.0.")
     rows = [_row(guider, task, index=i) for i, task in enumerate(tasks)]
     settings = {"max_completion_length": guider.max_new_tokens, **settings}
-    scored = _reward_function(guider, tasks, reward, float(unparsed_reward))
+    scored = _reward_function(guider, tasks, reward)
     with _trainable(guider, GRPOConfig, settings, folder, seed, lora) as args:
         return _run(GRPOTrainer(reward_funcs=scored, **_common(guider, args, rows, "tasks")))
 
@@ -112,7 +109,6 @@ def _reward_function(
     guider: Guider,
     tasks: Sequence[Task],
     reward: Callable[[list[Task], list[Reply]], list[float]],
-    unparsed_reward: float,
 ) -> Callable[..., list[float]]:
     """A reward as TRL calls it: completions in, one number each out."""
     end = guider.model.generation_config.eos_token_id
@@ -122,12 +118,10 @@ def _reward_function(
         texts = ["".join(_texts(message["content"])) for (message,) in completions]
         finished = [bool(ids) and ids[-1] in ends for ids in completion_ids]
         replies = [guider.read(text.strip(), done) for text, done in zip(texts, finished, strict=True)]
-        good = [i for i, reply in enumerate(replies) if reply.prompt is not None]
-        values = [unparsed_reward] * len(replies)
-        scores = reward([tasks[index[i]] for i in good], [replies[i] for i in good]) if good else []
-        for i, score in zip(good, scores, strict=True):
-            values[i] = float(score)
-        return values
+        scores = reward([tasks[i] for i in index], replies)
+        if len(scores) != len(replies):
+            raise UserError(f"The reward returned {len(scores)} numbers for {len(replies)} replies.")
+        return [float(score) for score in scores]
 
     return spro_reward
 
@@ -153,12 +147,26 @@ def _common(guider: Guider, args: Any, rows: list[dict[str, Any]], what: str) ->
     return {"model": guider.model, "args": args, "train_dataset": data, "processing_class": guider.processor}
 
 
-def _arguments(kind: type[Any], settings: dict[str, Any], guider: Guider, folder: Path, seed: int) -> Any:
-    """TRL's configuration: our defaults under the caller's settings."""
+def check(method: str, settings: dict[str, Any]) -> None:
+    """Raise a ``UserError`` for a field that the configuration of "dpo", "grpo" or "sft" does not have."""
+    _known(CONFIGS[method], settings)
+
+
+def _known(kind: type[Any], settings: dict[str, Any]) -> set[str]:
     known = {f.name for f in fields(kind) if f.init}
     for name in settings:
         if name not in known:
-            raise UserError(f"learn.trainer: {kind.__name__} has no field '{name}'; {nearest(name, known)}")
+            raise UserError(f"learn.{_method(kind)}: {kind.__name__} has no field '{name}'; {nearest(name, known)}")
+    return known
+
+
+def _method(kind: type[Any]) -> str:
+    return next(name for name, config in CONFIGS.items() if config is kind)
+
+
+def _arguments(kind: type[Any], settings: dict[str, Any], guider: Guider, folder: Path, seed: int) -> Any:
+    """TRL's configuration: our defaults under the caller's settings."""
+    known = _known(kind, settings)
     cpu = guider.device.type == "cpu"
     defaults = {
         "report_to": "none",
@@ -178,7 +186,7 @@ def _arguments(kind: type[Any], settings: dict[str, Any], guider: Guider, folder
     try:
         return kind(**{"output_dir": str(folder), **defaults, **settings})
     except (ValueError, TypeError, NotImplementedError) as error:
-        raise UserError(f"learn.trainer: {kind.__name__} does not take these settings ({error}).") from error
+        raise UserError(f"learn.{_method(kind)}: {kind.__name__} does not take these settings ({error}).") from error
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import mimetypes
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qs, quote
 
@@ -181,4 +181,4 @@ def _commit(step: Commit) -> dict[str, str]:
 
 
 def _date(step: Commit) -> str:
-    return datetime.fromtimestamp(step.commit_time, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.000Z")
+    return datetime.fromtimestamp(step.commit_time, UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")

@@ -17,6 +17,10 @@ from spro_hf.report.reading import first, own_metric, percent
 WIDE = 100  # columns from which on alignment and judge are told with their errors
 
 
+LOCAL = "http://127.0.0.1:8642"  # where `spro-hf hub serve` listens
+SHOWN = ("pipeline", "rollouts")  # the artifacts whose loading lines are worth a terminal's room; the report has all
+
+
 def print_summary(results: dict[str, Any], console: Console | None = None, folder: Path | None = None) -> None:
     """Print what a run achieved and where it lies: models with the lines that load them, datasets by name.
 
@@ -89,10 +93,14 @@ def _whereabouts(results: dict[str, Any], console: Console, folder: Path | None)
         plain(f"numbers  {folder / 'results.json'}")
     artifacts = reading.newest(results)
     for artifact in artifacts:
-        if artifact["type"] == "dataset":
-            plain(f"dataset  {artifact['repo']} @ {artifact['tag']}")
-    for artifact in artifacts:
-        if artifact["type"] != "dataset":
-            plain("")
-            plain(f"# {artifact['what']}: {artifact['repo']} @ {artifact['tag']}", style="dim")
-            plain(artifact["load"].strip())
+        plain(f"{artifact['type']:<8} {artifact['repo']} @ {artifact['tag']}")
+    shown = [a for a in artifacts if a["what"] in SHOWN]
+    if folder is None or not shown:
+        return
+    plain("")
+    if (folder / "hub").is_dir():
+        plain(f"# keep the run's Hub up:  spro-hf hub serve {folder}   and in another terminal:", style="dim")
+        plain(f"export HF_ENDPOINT={LOCAL} HF_HUB_DISABLE_XET=1 HF_HOME={(folder / 'cache').resolve()}")
+    plain("# then in Python:", style="dim")
+    for artifact in shown:
+        plain(artifact["load"].strip())

@@ -23,7 +23,9 @@ class Rewards:
     def __init__(self, parts: dict[str, Reward], weights: dict[str, float]):
         missing = [name for name in weights if name not in parts]
         if missing:
-            raise UserError(f"reward: '{missing[0]}' is weighed but no scorer of that name is loaded; add it to scorers.")
+            raise UserError(
+                f"reward: '{missing[0]}' is weighed but no scorer of that name is loaded; add it to scorers."
+            )
         self.parts, self.weights = parts, weights
 
     def score(self, images: Sequence[Image.Image], captions: Sequence[str]) -> list[dict[str, float]]:

@@ -69,9 +69,7 @@ def _system(room: Room, name: str, system: System, shown: list[dict[str, Any]], 
         temperatures = [recipe.temperature if system.best_of == 1 else 1.0] * system.best_of
         seed = derive(recipe.seed, recipe.objective, "evaluate", "guided" if system.best_of == 1 else "best-of")
         replies = guider.reply([seat.task(recipe.objective) for seat in seats], temperatures, seed)
-        answers = [
-            [(r.prompt or seat.caption, r.plan) for r in row] for seat, row in zip(seats, replies, strict=True)
-        ]
+        answers = [[(r.prompt or seat.caption, r.plan) for r in row] for seat, row in zip(seats, replies, strict=True)]
     flat = [(i, prompt, plan) for i, row in enumerate(answers) for prompt, plan in row]
     task = room.progress.task(f"{title} · render", total=len(flat))
     images = studio.environment.render(
@@ -114,7 +112,9 @@ def diversity(captions: list[str], images: list[Image.Image]) -> list[float]:
     for i, caption in enumerate(captions):
         groups.setdefault(caption, []).append(i)
     return [
-        float(np.mean([np.abs(arrays[i] - arrays[j]).mean() for j in groups[c] if j != i])) if len(groups[c]) > 1 else 0.0
+        float(np.mean([np.abs(arrays[i] - arrays[j]).mean() for j in groups[c] if j != i]))
+        if len(groups[c]) > 1
+        else 0.0
         for i, c in enumerate(captions)
     ]
 
@@ -137,7 +137,9 @@ def _tell(room: Room, rows: dict[str, list[dict[str, Any]]], folder: Path) -> No
     for name, metrics in columns.items():
         if name != "base":
             proxy = relative_gain(metrics["total"], base["total"])
-            truth = relative_gain(metrics["planted"], base["planted"]) if "planted" in base else {"gain": None, "se": None}
+            truth = (
+                relative_gain(metrics["planted"], base["planted"]) if "planted" in base else {"gain": None, "se": None}
+            )
             gains.append(
                 {"objective": objective, "system": name, "proxy": proxy["gain"], "proxy_se": proxy["se"],
                  "planted": truth["gain"], "planted_se": truth["se"], "n": proxy["n"]}

@@ -42,7 +42,9 @@ def train(room: Room, name: str, environment: Environment, rows: list[dict[str, 
     def make(folder: Path) -> None:
         captions, images = winners(rows)
         if not captions:
-            raise UserError(f"{room.title}: the rollouts hold no kept candidate; play another round or relax select.gain.")
+            raise UserError(
+                f"{room.title}: the rollouts hold no kept candidate; play another round or relax select.gain."
+            )
         task = room.progress.task(f"{room.title} · {name} · fine-tune", total=settings.steps * settings.batch_size)
         told = finetune(
             environment,
@@ -56,7 +58,9 @@ def train(room: Room, name: str, environment: Environment, rows: list[dict[str, 
             save_lora(environment.pipe, folder / "generator")
         else:
             environment.pipe.save_pretrained(folder / "generator")
-        (folder / "account.json").write_text(json.dumps({"pictures": len(captions), "datasets": datasets} | told, indent=1))
+        (folder / "account.json").write_text(
+            json.dumps({"pictures": len(captions), "datasets": datasets} | told, indent=1)
+        )
 
     return room.do(name, make)
 
@@ -65,5 +69,11 @@ def run(room: Room) -> None:
     """Fine-tune on the winners of the rollouts that the recipe names; leaves the generator under ``v1``."""
     recipe: ImageRecipe = room.recipe
     rows = [row for repo in recipe.rollouts for row in rollouts.read(pull(repo.repo, "dataset", repo.revision))]
-    folder = train(room, "fine-tune", open_environment(recipe.generator), rows, list(dict.fromkeys(r.repo for r in recipe.rollouts)))
+    folder = train(
+        room,
+        "fine-tune",
+        open_environment(recipe.generator),
+        rows,
+        list(dict.fromkeys(r.repo for r in recipe.rollouts)),
+    )
     publish.generator(room, "v1", folder)

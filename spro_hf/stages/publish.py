@@ -61,7 +61,11 @@ def round(room: Room, number: int, step: Path) -> Artifact:
         generator=recipe.generator.id, method=recipe.learn.method, pairs=account["kept_pairs"], seeds=captions,
         datasets=[push["pairs"]], **NOTHING,
     )  # fmt: skip
-    load = f'Guider.load("{recipe.guider.id}", adapter="{push["guider"]}", adapter_revision="{tag}")'
+    load = (
+        "from spro_hf import Guider; "
+        f'guider = Guider.load("{recipe.guider.id}", adapter="{push["guider"]}", adapter_revision="{tag}", '
+        f'style="{recipe.guider.style}")'
+    )
     return room.publish("guider", "model", tag, folder, card, load, [rollouts, pairs])
 
 
@@ -83,9 +87,15 @@ def generator(room: Room, tag: str, step: Path) -> Artifact:
         room, "generator", repo, tag, base_model=recipe.generator.id, full=full, call=recipe.generator.call,
         pictures=account["pictures"], steps=recipe.finetune.steps, datasets=account["datasets"], **NOTHING,
     )  # fmt: skip
-    weights = "" if full else 'weight_name="pytorch_lora_weights.safetensors", '
-    call = "DiffusionPipeline.from_pretrained" if full else "pipe.load_lora_weights"
-    return room.publish("generator", "model", tag, folder, card, f'{call}("{repo}", {weights}revision="{tag}")')
+    load = "from diffusers import DiffusionPipeline; "
+    if full:
+        load += f'pipe = DiffusionPipeline.from_pretrained("{repo}", revision="{tag}")'
+    else:
+        load = (
+            f'from spro_hf.diffusion.environment import load_generator; pipe = load_generator("{recipe.generator.id}"); '
+            f'pipe.load_lora_weights("{repo}", weight_name="pytorch_lora_weights.safetensors", revision="{tag}")'
+        )
+    return room.publish("generator", "model", tag, folder, card, load)
 
 
 def inputs(room: Room) -> dict[str, Artifact]:
@@ -109,7 +119,10 @@ def pipeline(room: Room, tag: str, newest: dict[str, Artifact], guider: str | No
         room, "pipeline", repo, tag, base_model=[recipe.guider.id, recipe.generator.id], rounds=recipe.rounds,
         guider=newest["guider"].pinned, generator=newest["generator"].pinned, **NOTHING,
     )  # fmt: skip
-    load = f'SPROPipeline.from_pretrained("{repo}", revision="{tag}")("a red circle", objective="{recipe.objective}")'
+    load = (
+        f'from spro_hf import SPROPipeline; pipe = SPROPipeline.from_pretrained("{repo}", revision="{tag}"); '
+        f'out = pipe("a red circle", objective="{recipe.objective}"); print(out.prompts[0]); out.images[0]'
+    )
     return room.publish("pipeline", "model", tag, folder, card, load, list(newest.values()))
 
 
@@ -130,10 +143,12 @@ def results(room: Room, tag: str, step: Path) -> Artifact:
         room, "results", repo, tag, systems=told["systems"], captions=captions, noise_seeds=recipe.noise_seeds,
         judges=list(recipe.judges), results=rows, evaluated_on=f"{captions} held-out captions",
     )  # fmt: skip
-    load = f'json.load(open(hf_hub_download("{repo}", "told.json", repo_type="dataset", revision="{tag}")))'
+    load = (
+        "import json; from huggingface_hub import hf_hub_download; "
+        f'told = json.load(open(hf_hub_download("{repo}", "told.json", repo_type="dataset", revision="{tag}")))'
+    )
     return room.publish("results", "dataset", tag, folder, card, load)
 
 
 def _load_dataset(repo: str, tag: str) -> str:
-    return f'load_dataset("{repo}", revision="{tag}", split="train")'
-
+    return f'from datasets import load_dataset; rows = load_dataset("{repo}", revision="{tag}", split="train")'

@@ -45,7 +45,8 @@ class Room:
         """
         repo = self.recipe.push[what]
         inputs = self.inputs + [
-            {"what": "made before", "repo": a.repo, "kind": a.kind, "revision": a.tag, "commit": a.revision} for a in used
+            {"what": "made before", "repo": a.repo, "kind": a.kind, "revision": a.tag, "commit": a.revision}
+            for a in used
         ]
         write_lineage(folder, recipe=dump(self.recipe), inputs=inputs, seed=self.recipe.seed, extra={"tag": tag})
         (folder / "README.md").write_text(card, encoding="utf-8")

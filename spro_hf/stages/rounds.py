@@ -91,8 +91,6 @@ def _grpo(room: Room, number: int, seats: list[Seat], studio: Studio, guider: Gu
     recipe, rows = room.recipe, []
     tasks = [seat.task(recipe.objective) for seat in seats]
     at = {id(task): seat for task, seat in zip(tasks, seats, strict=True)}
-    if recipe.learn.unparsed_reward is None:
-        raise UserError("learn: the field 'unparsed_reward' is missing; GRPO needs a reward for replies that do not parse.")
 
     def reward(tasks: list[Task], replies: list) -> list[float]:
         asked = [(at[id(t)], len(rows) + i, r) for i, (t, r) in enumerate(zip(tasks, replies, strict=True))]
@@ -100,16 +98,14 @@ def _grpo(room: Room, number: int, seats: list[Seat], studio: Studio, guider: Gu
         rows.extend(new)
         floor = recipe.select.min_similarity
         return [
-            row["total"] if row["parsed"] and row["similarity"] >= floor else recipe.learn.unparsed_reward for row in new
+            row["total"] if row["parsed"] and row["similarity"] >= floor else recipe.learn.unparsed_reward
+            for row in new
         ]
 
     lora = dataclasses.asdict(recipe.learn.lora) if recipe.learn.lora else None
     room.progress.say(f"{title} · grpo on {len(seats)} seeds")
     seed = derive(recipe.seed, recipe.objective, "learn", number)
-    told = learn.learn_grpo(
-        guider, tasks, reward, recipe.learn.trainer, folder, seed, lora, unparsed_reward=recipe.learn.unparsed_reward
-    )
-    return rows, told
+    return rows, learn.learn_grpo(guider, tasks, reward, recipe.learn.trainer, folder, seed, lora)
 
 
 def advance_seats(seats: list[Seat], rows: Rows) -> None:

@@ -72,9 +72,7 @@ class Studio:
     ):
         self.recipe, self.environment, self.filter_by = recipe, environment, filter_by
         self.rewards = rewards.load(recipe.scorers, recipe.reward)
-        self.similarity = (
-            rewards.Similarity(filter_by.similarity, filter_by.similarity_revision) if filter_by else None
-        )
+        self.similarity = rewards.Similarity(filter_by.similarity, filter_by.similarity_revision) if filter_by else None
         self.oracle = Oracle.load() if recipe.oracle else None
         self.names = {
             "generator": pinned(recipe.generator.id, recipe.generator.revision) + (f" + {lora}" if lora else ""),
@@ -105,12 +103,18 @@ class Studio:
         task = progress.task(f"{title} · render", total=len(distinct)) if progress else None
         advance = (lambda n: progress.advance(task, n)) if progress else None
         drawn = dict(
-            zip(distinct, self.environment.render([k[0] for k in distinct], [k[1] for k in distinct], advance), strict=True)
+            zip(
+                distinct,
+                self.environment.render([k[0] for k in distinct], [k[1] for k in distinct], advance),
+                strict=True,
+            )
         )
         images = [drawn[key] for key in keys]
         seats = [asked[i][0] for i in good]
         scores = self.rewards.score(images, [s.caption for s in seats]) if images else []
-        alike = self.similarity(images, [s.base_image for s in seats]) if images and self.similarity else [1.0] * len(good)
+        alike = (
+            self.similarity(images, [s.base_image for s in seats]) if images and self.similarity else [1.0] * len(good)
+        )
         truths = self.measure(images, [s.caption for s in seats])
         rows = [self._row(*entry) for entry in asked]
         for i, image, score, similar, measures in zip(good, images, scores, alike, truths, strict=True):

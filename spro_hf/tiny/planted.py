@@ -41,7 +41,9 @@ def aesthetics(truth: Truth) -> float:
 def engagement(truth: Truth) -> float:
     """Planted engagement in [0, 100]; a plain picture lies near 30, the best of three modifiers near 70."""
     score = 26.0 + sum(_ENGAGEMENT[m] for m in truth.modifiers)
-    score += 5 * any(t.colour in WARM for t in truth.things) + 4 * any(t.shape in ("star", "heart") for t in truth.things)
+    score += 5 * any(t.colour in WARM for t in truth.things) + 4 * any(
+        t.shape in ("star", "heart") for t in truth.things
+    )
     score += 4 * (len(truth.things) > 1)
     return float(min(100.0, max(0.0, score - 8 * _crowd(truth))))
 

@@ -138,7 +138,7 @@ def caption(truth: Truth, rng: np.random.Generator | None = None) -> str:
     return ", ".join([text, *modifiers])
 
 
-_FILLER = frozenset("a an the on at of and with in background".split())
+_FILLER = frozenset(["a", "an", "the", "on", "at", "of", "and", "with", "in", "background"])
 _SYNONYMS = {"centre": "center", "middle": "center", "grey": "gray"}
 _WORDS = (
     _FILLER

@@ -89,5 +89,20 @@ def test_bad_input_is_named(sd3, tmp_path):
     with pytest.raises(UserError, match="holds no pytorch_lora_weights"):
         load_lora(sd3, tmp_path)
     add_lora(sd3, 2, 2)
-    with pytest.raises(UserError, match="carries a LoRA already"):
-        add_lora(sd3, 2, 2)
+    with pytest.raises(UserError, match="carries a LoRA of rank 2 and alpha 2"):
+        add_lora(sd3, 4, 2)
+
+
+def test_a_lora_that_is_there_goes_on(sd3, tmp_path):
+    first = add_lora(sd3, 2, 4)
+    with torch.no_grad():
+        for parameter in first:
+            parameter.add_(0.1)
+    save_lora(sd3, tmp_path)
+    sd3.unload_lora_weights()
+    load_lora(sd3, tmp_path)
+    again = add_lora(sd3, 2, 4)
+    assert sum(p.numel() for p in again) == sum(p.numel() for p in first)
+    assert all(torch.equal(a, b) for a, b in zip(again, first, strict=True)) and all(p.requires_grad for p in again)
+    frozen = [p for n, p in sd3.transformer.named_parameters() if "lora_" not in n]
+    assert not any(p.requires_grad for p in frozen)

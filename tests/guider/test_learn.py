@@ -120,23 +120,23 @@ def test_sft_teaches_a_reply(guider, tasks, tmp_path):
     assert {c[0].prompt for c in replies} == {"a star, soft shadow"}
 
 
-def test_grpo_gives_parsed_replies_to_the_reward_and_the_rest_their_value(guider, tasks, tmp_path):
+def test_grpo_gives_every_reply_to_the_reward(guider, tasks, tmp_path):
     learn_sft(guider, [(task, GOOD) for task in tasks], RECITE, tmp_path, 0, None)
     calls = []
 
     def reward(asked, replies):
         calls.append([(task.caption, reply.prompt) for task, reply in zip(asked, replies, strict=True)])
-        return [float("shadow" in reply.prompt) for reply in replies]
+        return [-1.0 if reply.prompt is None else float("shadow" in reply.prompt) for reply in replies]
 
     settings = {
         "learning_rate": 1e-3, "per_device_train_batch_size": 8, "num_generations": 4, "max_steps": 2,
         "max_completion_length": 24, "beta": 0.1,
     }  # fmt: skip
     base = weights(guider, adapter=False)
-    metrics = learn_grpo(guider, tasks, reward, settings, tmp_path, 0, LORA, -1.0)
+    metrics = learn_grpo(guider, tasks, reward, settings, tmp_path, 0, LORA)
     seen = [entry for call in calls for entry in call]
     assert seen and {caption for caption, _ in seen} <= {task.caption for task in tasks}
-    assert all(prompt for _, prompt in seen)
+    assert len(seen) == 16 and any(prompt for _, prompt in seen)  # two steps of eight
     assert -1.0 <= metrics["reward"] <= 1.0
     assert equal(weights(guider, adapter=False), base)
     assert list(guider.model.peft_config) == ["default"]
@@ -144,11 +144,21 @@ def test_grpo_gives_parsed_replies_to_the_reward_and_the_rest_their_value(guider
 
 def test_the_reward_function_by_hand(guider, tasks):
     end = guider.processor.tokenizer.eos_token_id
-    scored = _reward_function(guider, tasks, lambda asked, replies: [float(len(t.caption)) for t in asked], -3.0)
+    problems = []
+
+    def reward(asked, replies):
+        problems.extend(reply.problem for reply in replies)
+        return [-3.0 if r.prompt is None else float(len(t.caption)) for t, r in zip(asked, replies, strict=True)]
+
     answers = [[{"role": "assistant", "content": text}] for text in (GOOD, "garbage", GOOD)]
     # good; garbage; good but without its end, so cut off
-    values = scored(completions=answers, completion_ids=[[5, end], [5, end], [5, 6]], index=[1, 1, 2])
-    assert values == [float(len("a blue star at the left on navy")), -3.0, -3.0]
+    ends = {"completion_ids": [[5, end], [5, end], [5, 6]], "index": [1, 1, 2]}
+    assert _reward_function(guider, tasks, reward)(completions=answers, **ends) == [
+        float(len("a blue star at the left on navy")), -3.0, -3.0,
+    ]  # fmt: skip
+    assert problems[0] is None and all(problems[1:])
+    with pytest.raises(UserError, match="1 numbers for 3 replies"):
+        _reward_function(guider, tasks, lambda asked, replies: [1.0])(completions=answers, **ends)
 
 
 @pytest.mark.parametrize(
@@ -168,8 +178,8 @@ def test_bad_settings_are_refused(guider, pairs, tmp_path, settings, lora, words
 def test_nothing_to_learn_from_and_another_adapter(guider, pairs, tasks, tmp_path):
     with pytest.raises(UserError, match="no pairs"):
         learn_dpo(guider, [], FAST, tmp_path, 0, LORA)
-    with pytest.raises(UserError, match="unparsed_reward"):
-        learn_grpo(guider, tasks, lambda t, r: [], {}, tmp_path, 0, LORA, None)
+    with pytest.raises(UserError, match="no tasks"):
+        learn_grpo(guider, [], lambda t, r: [], {}, tmp_path, 0, LORA)
     learn_sft(guider, [(tasks[0], GOOD)], {"max_steps": 1}, tmp_path, 0, LORA)
     with pytest.raises(UserError, match="rank 4, alpha 8"):
         learn_dpo(guider, pairs, FAST, tmp_path, 0, {"rank": 16, "alpha": 32})

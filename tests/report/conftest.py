@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -164,7 +165,12 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
     return make
 
 
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return results_of(tmp_path_factory.mktemp("run"), list(OBJECTIVES))
+
+
 @pytest.fixture
-def results(tmp_path: Path) -> dict[str, Any]:
-    """The contents of results.json for all three objectives."""
-    return results_of(tmp_path, list(OBJECTIVES))
+def results(made_once: dict[str, Any]) -> dict[str, Any]:
+    """The contents of results.json for all three objectives, to be changed at will."""
+    return copy.deepcopy(made_once)

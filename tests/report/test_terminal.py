@@ -42,13 +42,15 @@ def test_headline_and_hacking_watch(results):
 
 def test_whereabouts_with_lines_to_paste(results, tmp_path):
     folder = tmp_path / ("long" * 30)
-    folder.mkdir()
-    results["artifacts"].append({"repo": "spro/x", "type": "dataset", "tag": "v1", "what": "results", "load": "no"})
+    (folder / "hub").mkdir(parents=True)
+    load = 'from datasets import load_dataset; rows = load_dataset("spro/x", revision="v1", split="train")'
+    results["artifacts"].append({"repo": "spro/x", "type": "dataset", "tag": "v1", "what": "rollouts", "load": load})
     lines = told(results, folder=folder).splitlines()
     assert f"numbers  {folder / 'results.json'}" in lines  # never broken over two lines
     assert not any(line.startswith("report ") for line in lines)
-    assert 'Guider.load("tiny/guider", adapter="spro/tiny-aesthetics-guider")' in lines
-    assert "dataset  spro/x @ v1" in lines
+    assert "model    spro/tiny-aesthetics-guider @ round-3" in lines
+    assert load in lines and not any(line.startswith("Guider.load") for line in lines)
+    assert sum(line.startswith("export HF_ENDPOINT=http://127.0.0.1:8642 ") for line in lines) == 1
     (folder / "report.html").touch()
     assert f"report   {folder / 'report.html'}" in told(results, folder=folder).splitlines()
 

@@ -64,7 +64,9 @@ def test_planted_truths_by_hand():
     three = frozenset({"gradient sky", "warm palette", "soft shadow"})
     assert aesthetics(replace(PLAIN, modifiers=three)) == pytest.approx(3.0 + 1.5 + 1.1 + 0.9)
     four = three | {"gentle glow"}
-    assert aesthetics(replace(PLAIN, modifiers=four)) == pytest.approx(6.5 + 0.8 - 0.9)  # a fourth costs more than it gives
+    assert aesthetics(replace(PLAIN, modifiers=four)) == pytest.approx(
+        6.5 + 0.8 - 0.9
+    )  # a fourth costs more than it gives
     assert engagement(PLAIN) == 26 + 5
     assert engagement(replace(PLAIN, modifiers=frozenset({"high contrast"}))) == 26 + 5 + 16
     assert preference(PLAIN, read("a red circle")) == 20.5

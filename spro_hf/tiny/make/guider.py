@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -137,7 +137,9 @@ def batch(processor: Idefics3Processor, drawn: list[tuple[Task, bool, str]]) -> 
     return {**inputs, "labels": labels}
 
 
-def train_guider(minutes: float, out: Path, seed: int = 0, batch_size: int = 48, say=print) -> dict[str, float]:
+def train_guider(
+    minutes: float, out: Path, seed: int = 0, batch_size: int = 48, say: Callable[[str], None] = print
+) -> dict[str, float]:
     """Teach the grammar for a given wall time on scenes of the training split and save the guider in half precision.
 
     Returns:

@@ -37,7 +37,9 @@ def measure_generator(folder: Path, oracle: Oracle, count: int = 600) -> dict[st
     plain = [caption(replace(t, modifiers=frozenset()), rng) for t in singles]
     seen = oracle.read(environment.render(plain, list(range(count))))
     result = {
-        "one object: shape and colour right": np.mean([a.things == b.things for a, b in zip(singles, seen, strict=True)]),
+        "one object: shape and colour right": np.mean(
+            [a.things == b.things for a, b in zip(singles, seen, strict=True)]
+        ),
         "one object: all that the caption names": np.mean(
             [alignment(read(c), t) == 1 for c, t in zip(plain, seen, strict=True)]
         ),

@@ -227,7 +227,9 @@ def measure_scorers(clip, pickscore, aesthetic, engage, count: int = 1000) -> di
             _, options = _embed(clip, pictures[:1], token_ids(tokenizer, [str(o) for o in others]))
             right += (options @ seen[i]).argmax().item() == others.index(thing)
         result[f"clip {name} (1 of 10)"] = right / len(single)
-    pairs = [(caption(replace(t, modifiers=frozenset()), rng), t if rng.random() < 0.6 else rival(t, rng)) for t in truths]
+    pairs = [
+        (caption(replace(t, modifiers=frozenset()), rng), t if rng.random() < 0.6 else rival(t, rng)) for t in truths
+    ]
     shown = draw([t for _, t in pairs], rng)
     seen, said = _embed(pickscore, shown, token_ids(tokenizer, [c for c, _ in pairs]))
     scores = pickscore.logit_scale.exp() * (seen * said).sum(-1)

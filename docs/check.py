@@ -1,0 +1,110 @@
+"""The README against the repository: its tables are generated, its commands exist. ``--write`` mends the tables."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+
+
+def recipes() -> str:
+    """Every recipe on disk with the comment it begins with."""
+    lines = ["| recipe | what it does |", "|---|---|"]
+    for file in sorted((ROOT / "recipes").rglob("*.yaml")):
+        if not file.name.startswith("_"):
+            comment = []
+            for line in file.read_text().splitlines():
+                if not line.startswith("#"):
+                    break
+                comment.append(line.lstrip("# "))
+            lines.append(f"| `{file.relative_to(ROOT)}` | {' '.join(comment)} |")
+    return "\n".join(lines)
+
+
+def measured() -> str:
+    """What SPRO reached on the embedded world, from docs/measured.json."""
+    told = json.loads((ROOT / "docs" / "measured.json").read_text())
+    lines = []
+    for objective, systems in told["objectives"].items():
+        lines += ["", f"**{objective}**", "", "| | reward | gain | planted truth | gain | alignment | judge |"]
+        lines += ["|---|---|---|---|---|---|---|"]
+        for system, cells in systems.items():
+            gains = [f"{100 * cells[k]['mean']:+.0f} %" if k in cells else "" for k in ("proxy gain", "planted gain")]
+            value = {k: f"{c['mean']:.2f} ± {c['se']:.2f}" for k, c in cells.items()}
+            lines.append(
+                f"| {system} | {value['total']} | {gains[0]} | {value['planted']} | {gains[1]} | "
+                f"{100 * cells['alignment']['mean']:.1f} % | {value['judge']} |"
+            )
+    minutes, seeds = told["minutes"], ", ".join(map(str, told["seeds"]))
+    lines.append("")
+    lines.append(
+        f"Mean ± standard error over {told['runs']} runs (seeds {seeds}) of {told['pictures']} held-out pictures per"
+    )
+    lines.append(f"cell; {minutes['mean']:.1f} ± {minutes['se']:.1f} minutes a run.")
+    return "\n".join(lines).strip()
+
+
+def world() -> str:
+    """What the embedded world's models score, from the card's numbers."""
+    scores = json.loads((ROOT / "spro_hf" / "tiny" / "weights" / "measured.json").read_text())["scores"]
+    told = scores["generator"] | {k: v for k, v in scores["scorers"].items() if "spearman" in k or "shapes" in k}
+    return "\n".join(["| on held-out scenes | |", "|---|---|", *(f"| {k} | {v:.3f} |" for k, v in told.items())])
+
+
+TABLES = {"recipes": recipes, "measured": measured, "world": world}
+
+
+def filled(text: str) -> str:
+    """The text with every table between its markers written anew."""
+    for name, make in TABLES.items():
+        pattern = rf"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)"
+        if not re.search(pattern, text, re.S):
+            sys.exit(
+                f"README.md: the markers of the table '{name}' are missing; write <!-- {name} --> and <!-- /{name} -->"
+            )
+        text = re.sub(pattern, lambda m, make=make: m[1] + make() + m[2], text, flags=re.S)
+    return text
+
+
+def commands(text: str) -> list[str]:
+    """Commands of the README that do not exist: make targets, spro-hf subcommands and options, files."""
+    wrong = []
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
+    for target in re.findall(r"\bmake ([a-z]+)\b", text):
+        if target not in targets:
+            wrong.append(f"make {target}")
+    for line in re.findall(r"^(?:\$ )?spro-hf (.+?)(?: +#.*)?$", text, re.M):
+        words = line.split()
+        depth = 2 if words[0] == "hub" else 1
+        shown = subprocess.run(
+            [sys.executable, "-m", "spro_hf", *words[:depth], "--help"], capture_output=True, text=True
+        )
+        options = [w for w in words if w.startswith("--")]
+        if shown.returncode or any(option not in shown.stdout for option in options):
+            wrong.append(f"spro-hf {line}")
+    for name in re.findall(r"`((?:recipes|spro_hf|docs|model_cards|datasets_cards|tests)/[\w/.]*)`", text):
+        if not (ROOT / name).exists():
+            wrong.append(name)
+    return wrong
+
+
+def main() -> None:
+    """Exit 1 and say what is wrong, unless ``--write`` mends it."""
+    text = README.read_text()
+    new = filled(text)
+    if "--write" in sys.argv:
+        README.write_text(new)
+    elif new != text:
+        sys.exit("README.md: a generated table is out of date; run python docs/check.py --write")
+    if wrong := commands(new):
+        sys.exit(f"README.md names what does not exist: {', '.join(wrong)}")
+    print(f"README.md: {len(TABLES)} tables and all commands are as the repository has them")
+
+
+if __name__ == "__main__":
+    main()
