@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from spro_hf.errors import UserError
+from spro_hf.strict import parse_yaml
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -44,7 +45,7 @@ def _changes(pairs: list[str]) -> dict[str, Any]:
         if not sign or not key:
             raise UserError(f"'{pair}' is not of the form field=value, e.g. --set rounds=2.")
         try:
-            found[key] = yaml.safe_load(value)
+            found[key] = parse_yaml(value)
         except yaml.YAMLError:
             raise UserError(f"{key}: {value!r} is not a YAML value; quote it.") from None
     return found

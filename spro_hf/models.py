@@ -14,10 +14,10 @@ BUILT_IN = "spro_hf/tiny/"
 def locate(id: str, revision: str | None = None, kind: str = "model") -> str:
     """A local folder that holds ``id``: ``spro_hf/tiny/<name>`` ships with the package, a folder is taken as it is,
     all else is a repository of the Hub, downloaded at the commit that ``revision`` names."""
-    if id.startswith(BUILT_IN):
-        return str(home.path(id.removeprefix(BUILT_IN)))
     if Path(id).is_dir():
         return id
+    if id.startswith(BUILT_IN):
+        return str(home.path(id.removeprefix(BUILT_IN)))
     from spro_hf.hub.artifacts import pull
 
     return str(pull(id, kind, revision or "main"))

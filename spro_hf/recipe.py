@@ -14,12 +14,12 @@ import yaml
 
 from spro_hf.errors import UserError
 from spro_hf.schema import STAGES, Recipe
-from spro_hf.strict import build, nearest
+from spro_hf.strict import build, nearest, parse_yaml
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = parse_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such recipe; check the path.") from None
     except (OSError, UnicodeDecodeError) as error:

@@ -190,7 +190,11 @@ def _temperatures(values: tuple[float, ...]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class PromptRecipe(Recipe):
-    """SPRO-Prompt: the guider learns from its own wins and losses. One candidate per temperature and seed."""
+    """SPRO-Prompt: the guider learns from its own wins and losses. One candidate per temperature and seed.
+
+    ``carry`` is the share of seeds that show the last round's prompt and picture in the next round; the rest begin each
+    round from the base caption. The paper carries all (1.0) and its guider is used on base captions all the same.
+    """
 
     guider: Guider
     select: Select
@@ -198,10 +202,12 @@ class PromptRecipe(Recipe):
     seeds: Seeds = field(default_factory=Seeds)
     rounds: int = 3
     temperatures: tuple[float, ...] = (0.7, 0.8, 0.9, 1.0, 1.1, 1.2)
+    carry: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _temperatures(self.temperatures)
+        _need(0 <= self.carry <= 1, f"'carry' is {self.carry}; it is a share in [0, 1].")
         _need(self.rounds > 0, f"'rounds' is {self.rounds}; give at least 1.")
 
     @property

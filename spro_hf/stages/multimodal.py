@@ -29,7 +29,7 @@ def run(room: Room) -> None:
         made = publish.round(room, number, folder)
         guider, name = open_guider(recipe.guider, str(folder / "guider")), made.pinned
         rows = rollouts.read(folder / "rollouts")
-        advance_seats(seats, rows)
+        advance_seats(seats, rows, recipe.carry)
         tuned = image.train(room, f"generator-v{step + 2}", environment, rows, [recipe.push["rollouts"]])
         newest = {"guider": made, "generator": publish.generator(room, f"v{step + 2}", tuned)}
         trained = {"guider": str(folder / "guider"), "generator": str(tuned / "generator")}

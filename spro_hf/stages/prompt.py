@@ -25,4 +25,4 @@ def run(room: Room) -> None:
         made = publish.round(room, number, folder)
         # from disk, also when it was made just now: a run that was interrupted goes on from exactly the same weights
         guider, name = open_guider(recipe.guider, str(folder / "guider")), made.pinned
-        advance_seats(seats, rollouts.read(folder / "rollouts"))
+        advance_seats(seats, rollouts.read(folder / "rollouts"), recipe.carry)

@@ -108,8 +108,10 @@ def _grpo(room: Room, number: int, seats: list[Seat], studio: Studio, guider: Gu
     return rows, learn.learn_grpo(guider, tasks, reward, recipe.learn.trainer, folder, seed, lora)
 
 
-def advance_seats(seats: list[Seat], rows: Rows) -> None:
+def advance_seats(seats: list[Seat], rows: Rows, carry: float) -> None:
     """The next round sees the last round's prompt and picture: of each seed, its best candidate that kept its likeness.
+
+    The first ``carry`` (a share) of the seats go on so, the others begin again from their base caption.
 
     A seed whose candidates were all dropped is shown again what it was shown before. The paper does not say which
     candidate goes on.
@@ -120,8 +122,10 @@ def advance_seats(seats: list[Seat], rows: Rows) -> None:
             held = best.get(row["seed_id"])
             if held is None or row["total"] > held["total"]:
                 best[row["seed_id"]] = row
-    for seat in seats:
-        if seat.seed_id in best:
+    for i, seat in enumerate(seats):
+        if i >= carry * len(seats):
+            seat.shown_prompt, seat.shown_image = seat.caption, None
+        elif seat.seed_id in best:
             seat.shown_prompt, seat.shown_image = best[seat.seed_id]["prompt"], best[seat.seed_id]["image"]
 
 

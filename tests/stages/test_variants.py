@@ -63,6 +63,7 @@ def test_full_fine_tuning_by_one_field(tmp_path):
         (("--set", "reward={beauty: 1}"), "unknown reward 'beauty'"),
         (("--seeds", "nowhere.txt"), "there is no file 'nowhere.txt'"),
         (("--set", "learn.dpo.bata=1"), "learn.dpo: DPOConfig has no field 'bata'; did you mean 'beta'?"),
+        (("--set", "learn.dpo.beta=high"), "learn.dpo.beta: expected a number like 0.1, not 'high'"),
         (("--set", "learn.unparsed_reward=null", "--set", "learn.method=grpo"), "'unparsed_reward' is missing"),
         (("--set", "rounds"), "is not of the form field=value"),
         (

@@ -144,22 +144,28 @@ def scenes_truth(rng: np.random.Generator, split: str = "train") -> Truth:
 
 
 def train_pickscore(clip: CLIPModel, vae: AutoencoderTiny, minutes: float, seed: int = 5, batch: int = 48) -> CLIPModel:
-    """Fine-tune CLIP on pair choices drawn from the planted preference (Bradley–Terry), as PickScore was made.
+    """Fine-tune CLIP on choices by the planted preference (Bradley–Terry), as PickScore was made from people's.
 
-    Scores are ``exp(logit_scale) · cos``; a weak pull keeps their mean at 20.5, where the real PickScore lies.
+    Every two (picture, caption) of a batch are compared, and the target is the share of choosers that would take the
+    first, σ(Δ) of the planted difference. Two departures from PickScore, which has one person's choice between two
+    pictures of one caption: with those alone, eight minutes gave a Spearman of 0.44. Scores are
+    ``exp(logit_scale) · cos``; a weak pull keeps their mean at 20.5, where the real ones lie.
     """
     rng, tokenizer = np.random.default_rng(seed), clip_tokenizer()
     model = clip.train()
     pace, average, due = Pace(model.named_parameters(), minutes, lr=5e-4), Average([model]), every(60)
     while pace.progress < 1:
         pairs = [_pair(rng) for _ in range(batch)]
-        pictures = smudge(draw([t for p in pairs for t in p[1:]], rng), vae, rng)
-        seen, said = _embed(model, pictures, token_ids(tokenizer, [p[0] for p in pairs]))
-        scores = model.logit_scale.exp() * torch.einsum("npd,nd->np", seen.view(batch, 2, -1), said)
-        worth = torch.tensor([[preference(t, read(p[0])) for t in p[1:]] for p in pairs])
-        chance = torch.sigmoid(worth[:, 0] - worth[:, 1])
-        choice = torch.from_numpy(rng.random(batch)).lt(chance).float()
-        loss = F.binary_cross_entropy_with_logits(scores[:, 0] - scores[:, 1], choice)
+        truths, texts = [t for p in pairs for t in p[1:]], [p[0] for p in pairs for _ in range(2)]
+        order = rng.permutation(2 * batch)
+        truths, texts = [truths[i] for i in order], [texts[i] for i in order]
+        pictures = smudge(draw(truths, rng), vae, rng)
+        seen, said = _embed(model, pictures, token_ids(tokenizer, texts))
+        scores = model.logit_scale.exp() * (seen * said).sum(-1)
+        worth = torch.tensor([preference(t, read(c)) for t, c in zip(truths, texts, strict=True)])
+        first, second = torch.triu_indices(2 * batch, 2 * batch, offset=1)
+        share = torch.sigmoid(worth[first] - worth[second])
+        loss = F.binary_cross_entropy_with_logits(scores[first] - scores[second], share)
         pace.step(loss + 0.01 * (scores.mean() - 20.5).pow(2))
         average.update()
         if due():
