@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import yaml
 
 from spro_hf.errors import UserError
 from spro_hf.strict import parse_yaml
+
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)  # what a user can mend
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -58,6 +61,14 @@ def main(argv: list[str] | None = None) -> int:
         return {"run": _run, "hub": _serve, "report": _report}[arguments.command](arguments)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno not in DISK:
+            raise
+        print(
+            f"error: {error.strerror}: {error.filename or 'the disk'}; mend that, and the same command continues.",
+            file=sys.stderr,
+        )
         return 2
     except KeyboardInterrupt:
         print("stopped; the same command continues from here.", file=sys.stderr)

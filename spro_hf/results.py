@@ -25,7 +25,7 @@ METRICS = {
     "aesthetic": ("reward", "0–10", "the aesthetic scorer: a linear head on CLIP, as LAION's"),
     "engagement": ("reward", "0–100", "the engagement scorer: a stand-in for EngageNet"),
     "pickscore": ("reward", "about 20", "the PickScore-like scorer, against the base caption"),
-    "clip": ("judge", "0–100", "CLIP text–image score against the base caption"),
+    "clip": ("reward", "0–100", "CLIP text–image score against the base caption"),
     "judge": ("judge", "about 0–3", "a judge nobody trained on"),
     "alignment": ("oracle", "share", "share of what the base caption names that the picture truly shows"),
     "subject": ("oracle", "share", "pictures in which every thing of the base caption stands, in shape and colour"),
@@ -65,7 +65,7 @@ def gather(folder: Path, recipes: list[Recipe], rooms: list[Path], seconds: floa
         "replies": replies,
         "artifacts": [json.loads(f.read_text()) for room in rooms for f in _in_order(room)],
         "unknown_words": unknown_words(recipes),
-        "notes": NOTES if all(r.oracle for r in recipes) else [],
+        "notes": (NOTES if all(r.oracle for r in recipes) else []) + _unparsed(told),
     }  # fmt: skip
     write_whole(folder / "results.json", json.dumps(results, indent=1))
     return results
@@ -112,3 +112,13 @@ def unknown_words(recipes: list[Recipe]) -> list[dict[str, Any]]:
             for row in seeds.unknown_words([s.caption for s in seeds.load(recipe.seeds, recipe.seed)]):
                 found[row["caption"]] = row
     return list(found.values())
+
+
+def _unparsed(told: list[dict[str, Any]]) -> list[str]:
+    """Where a system's replies did not parse in the evaluation and the base caption was drawn: said in words."""
+    return [
+        f"{t['objective']}, {name}: {count} of the evaluated replies did not parse; their base captions were drawn."
+        for t in told
+        for name, count in t["unparsed"].items()
+        if count
+    ]

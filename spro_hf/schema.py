@@ -13,6 +13,7 @@ from spro_hf.strict import nearest
 OBJECTIVES = ("aesthetics", "engagement", "preference")
 GAINS = ("above_mean_gain", "above_mean_reward", "above_base_mean")
 LEARN = ("dpo", "grpo", "sft")
+CAPTIONS = ("base", "both")
 # The fields of every reward's constructor, and whether each must be given (a test holds this against the classes).
 SCORERS: dict[str, dict[str, bool]] = {
     "aesthetic": {"id": True, "backbone": True, "revision": False, "backbone_revision": False},
@@ -126,14 +127,22 @@ class Learn:
 
 @dataclass(frozen=True)
 class Finetune:
-    """SPRO-Image: reconstruction of winner pictures under the base caption; full fine-tuning where lora is null."""
+    """SPRO-Image: reconstruction of winner pictures; full fine-tuning where lora is null.
 
+    ``captions`` "base" is the paper's: winners under their base captions. "both" shows each winner under the prompt that
+    made it as well, so that a generator that decorates plain captions does not decorate the guider's prompts twice.
+    """
+
+    captions: str = "base"
     steps: int = 150
     batch_size: int = 16
     lr: float = 1e-3
     warmup: int = 10
     caption_dropout: float = 0.1
     lora: Lora | None = field(default_factory=Lora)
+
+    def __post_init__(self) -> None:
+        _need(self.captions in CAPTIONS, f"'captions' is '{self.captions}'; {nearest(self.captions, CAPTIONS)}")
 
 
 @dataclass(frozen=True)

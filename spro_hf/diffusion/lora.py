@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -30,6 +32,19 @@ def freeze(pipe: DiffusionPipeline) -> None:
 def has_lora(pipe: DiffusionPipeline) -> bool:
     """Whether the denoiser carries a LoRA, be it switched on or off."""
     return bool(getattr(getattr(pipe, denoiser_name(pipe)), "peft_config", None))
+
+
+@contextmanager
+def switched(pipe: DiffusionPipeline, on: bool) -> Iterator[None]:
+    """The pipeline with its LoRA, if it has one, or for a while without."""
+    off = has_lora(pipe) and not on
+    if off:
+        pipe.disable_lora()
+    try:
+        yield
+    finally:
+        if off:
+            pipe.enable_lora()
 
 
 def add_lora(

@@ -7,8 +7,7 @@ adapter in ``guider/``, the generator's LoRA in ``lora/``. Nothing else is copie
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from peft import PeftModel
 from PIL import Image
 
 from spro_hf.diffusion.environment import Environment, load_generator
-from spro_hf.diffusion.lora import has_lora, load_lora, save_lora
+from spro_hf.diffusion.lora import has_lora, load_lora, save_lora, switched
 from spro_hf.errors import UserError
 from spro_hf.guider.guider import Guider, Task
 from spro_hf.models import locate
@@ -40,7 +39,7 @@ class SPROOutput(BaseOutput):
         replies: the last hop's reply as written; "" without a guider.
         parsed: False where any hop's reply could not be read, and the prompt before it was kept.
         problems: why not; None where ``parsed``.
-        base_images: pictures of the plain captions under the same seeds, which is what the guider saw.
+        base_images: the plain generator's pictures of the plain captions under the same seeds; the guider sees these.
     """
 
     images: list[Image.Image]
@@ -147,6 +146,8 @@ class SPROPipeline(DiffusionPipeline):
     ) -> SPROOutput:
         """Render each caption, let the guider rewrite it before its picture, render the rewrite under the same noise.
 
+        What the guider is shown first comes from the plain generator, without the LoRA, as in training.
+
         Args:
             prompt: a base caption or several.
             objective: "aesthetics", "engagement" or "preference".
@@ -170,10 +171,12 @@ class SPROPipeline(DiffusionPipeline):
         for text in texts if guider else ():  # a bad objective or context is told before anything is rendered
             self.guider.messages(Task(None, text, objective, context or {}))
         environment = Environment(self.base, {**self.config.base["call"], **call})
-        with _switched(self.base, lora):
+        with switched(self.base, False):
             base_images = environment.render(captions, seeds)
+        with switched(self.base, lora):
+            images = base_images if hops or not lora else environment.render(captions, seeds)
             out = SPROOutput(
-                images=base_images, prompts=captions, plans=[()] * len(captions), replies=[""] * len(captions),
+                images=images, prompts=captions, plans=[()] * len(captions), replies=[""] * len(captions),
                 parsed=[True] * len(captions), problems=[None] * len(captions), base_images=base_images,
             )  # fmt: skip
             for hop in range(hops):
@@ -198,16 +201,3 @@ def _seeds(seed: int, generator: torch.Generator | None, count: int) -> list[int
     if generator is None:
         return [seed + j for j in range(count)]
     return torch.randint(2**31, (count,), generator=generator, device=generator.device).tolist()
-
-
-@contextmanager
-def _switched(base: DiffusionPipeline, lora: bool) -> Iterator[None]:
-    """The generator with its LoRA or, for a while, without."""
-    off = has_lora(base) and not lora
-    if off:
-        base.disable_lora()
-    try:
-        yield
-    finally:
-        if off:
-            base.enable_lora()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from spro_hf import rollouts, seeds
+from spro_hf.guider.instructions import Reply
 from spro_hf.hub.artifacts import pull
 from spro_hf.schema import EvaluateRecipe, System
 from spro_hf.stages import publish
@@ -20,6 +23,15 @@ from spro_hf.statistics import mean_se, relative_gain, strategies, win_rate
 from spro_hf.steps import derive
 
 SAMPLES = 6  # seeds shown with pictures in the report
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a system made of a guest: the reply, which is the caption itself where there is no guider, and the picture."""
+
+    seat: Seat
+    reply: Reply
+    image: Image.Image
 
 
 def guests(recipe: EvaluateRecipe) -> list[Seat]:
@@ -35,73 +47,76 @@ def guests(recipe: EvaluateRecipe) -> list[Seat]:
 def run(room: Room) -> None:
     """Evaluate the recipe's systems one by one, then tell everything as plain data; leaves the results under ``v1``."""
     recipe: EvaluateRecipe = room.recipe
-    base = room.do("systems/base", lambda folder: _base(room, folder))
+    studio = lru_cache(lambda: Studio(recipe, open_environment(recipe.generator)))  # loaded if anything is left to do
+    base = room.do("systems/base", lambda folder: _base(room, studio(), folder))
     shown = rollouts.read(base)
     for name, system in recipe.systems.items():
         if name != "base":
-            room.do(f"systems/{name}", lambda folder, s=system, n=name: _system(room, n, s, shown, folder))
+            room.do(f"systems/{name}", lambda folder, s=system, n=name: _system(room, studio(), n, s, shown, folder))
     rows = {name: rollouts.read(room.folder / "systems" / name) for name in recipe.systems}
     told = room.do("told", lambda folder: _tell(room, rows, folder))
     publish.results(room, "v1", told)
 
 
-def _base(room: Room, folder: Path) -> None:
-    studio = Studio(room.recipe, open_environment(room.recipe.generator))
+def _base(room: Room, studio: Studio, folder: Path) -> None:
     seats = guests(room.recipe)
     studio.prepare(seats, room.progress, f"{room.title} · base")
-    _write(studio, [(seat, seat.caption, (), seat.base_image) for seat in seats], folder)
+    _write(studio, [Answer(seat, Reply("", (), seat.caption), seat.base_image) for seat in seats], folder)
 
 
-def _system(room: Room, name: str, system: System, shown: list[dict[str, Any]], folder: Path) -> None:
+def _system(room: Room, studio: Studio, name: str, system: System, shown: list[dict[str, Any]], folder: Path) -> None:
     """Render one system's answers to every guest. A guider is shown the base generator's picture of the caption.
 
-    A reply that does not parse falls back to the base caption, as it would in use, and is counted.
+    A reply that does not parse falls back to the base caption, as it would in use; the results count how often.
     """
-    recipe, title = room.recipe, f"{room.title} · {name}"
-    lora = dataclasses.replace(recipe.generator, lora=system.lora)
-    studio = Studio(recipe, open_environment(lora))
-    seats = guests(recipe)
+    recipe, title, seats = room.recipe, f"{room.title} · {name}", guests(room.recipe)
+    if system.lora:
+        studio = studio.at(open_environment(dataclasses.replace(recipe.generator, lora=system.lora)))
     for seat, row in zip(seats, shown, strict=True):
         seat.shown_image = seat.base_image = row["image"]
-    answers: list[list[tuple[str, tuple[str, ...]]]] = [[(seat.caption, ())] for seat in seats]
-    if system.guided:
-        guider = open_guider(dataclasses.replace(recipe.guider, adapter=system.adapter))
-        temperatures = [recipe.temperature if system.best_of == 1 else 1.0] * system.best_of
-        seed = derive(recipe.seed, recipe.objective, "evaluate", "guided" if system.best_of == 1 else "best-of")
-        replies = guider.reply([seat.task(recipe.objective) for seat in seats], temperatures, seed)
-        answers = [[(r.prompt or seat.caption, r.plan) for r in row] for seat, row in zip(seats, replies, strict=True)]
-    flat = [(i, prompt, plan) for i, row in enumerate(answers) for prompt, plan in row]
+    replies = _replies(recipe, system, seats) if system.guided else [[Reply("", (), seat.caption)] for seat in seats]
+    flat = [(seat, reply) for seat, row in zip(seats, replies, strict=True) for reply in row]
     task = room.progress.task(f"{title} · render", total=len(flat))
     images = studio.environment.render(
-        [prompt for _, prompt, _ in flat], [seats[i].image_seed for i, _, _ in flat],
+        [reply.prompt or seat.caption for seat, reply in flat], [seat.image_seed for seat, _ in flat],
         lambda n: room.progress.advance(task, n),
     )  # fmt: skip
-    chosen = _best(studio, seats, flat, images) if system.best_of > 1 else range(len(flat))
-    _write(studio, [(seats[flat[j][0]], flat[j][1], flat[j][2], images[j]) for j in chosen], folder)
+    answers = [Answer(seat, reply, image) for (seat, reply), image in zip(flat, images, strict=True)]
+    _write(studio, _best(studio, answers) if system.best_of > 1 else answers, folder)
 
 
-def _best(studio: Studio, seats: list[Seat], flat: list, images: list[Image.Image]) -> list[int]:
+def _replies(recipe: EvaluateRecipe, system: System, seats: list[Seat]) -> list[list[Reply]]:
+    """One reply a seat at the recipe's temperature; best-of-n draws n at temperature 1, where they differ more."""
+    guider = open_guider(dataclasses.replace(recipe.guider, adapter=system.adapter))
+    alone = system.best_of == 1
+    seed = derive(recipe.seed, recipe.objective, "evaluate", "guided" if alone else "best-of")
+    temperatures = [recipe.temperature if alone else 1.0] * system.best_of
+    return guider.reply([seat.task(recipe.objective) for seat in seats], temperatures, seed)
+
+
+def _best(studio: Studio, answers: list[Answer]) -> list[Answer]:
     """Of each seat's answers the one with the highest reward: best-of-n is chosen by the very reward it is judged by."""
-    totals = [row["total"] for row in studio.rewards.score(images, [seats[i].caption for i, _, _ in flat])]
-    best: dict[int, int] = {}
-    for j, (i, _, _) in enumerate(flat):
-        if i not in best or totals[j] > totals[best[i]]:
-            best[i] = j
-    return [best[i] for i in range(len(seats))]
+    scores = studio.rewards.score([a.image for a in answers], [a.seat.caption for a in answers])
+    best: dict[str, tuple[float, Answer]] = {}
+    for answer, score in zip(answers, scores, strict=True):
+        if answer.seat.seed_id not in best or score["total"] > best[answer.seat.seed_id][0]:
+            best[answer.seat.seed_id] = score["total"], answer
+    return [answer for _, answer in best.values()]
 
 
-def _write(studio: Studio, answers: list[tuple[Seat, str, tuple[str, ...], Image.Image]], folder: Path) -> None:
-    images, captions = [a[3] for a in answers], [a[0].caption for a in answers]
+def _write(studio: Studio, answers: list[Answer], folder: Path) -> None:
+    images, captions = [a.image for a in answers], [a.seat.caption for a in answers]
     scores = studio.rewards.score(images, captions)
     measures = studio.measure(images, captions)
     rows = [
         {
-            "seed_id": seat.seed_id, "base_caption": seat.caption, "prompt": prompt, "plan": list(plan), "image": image,
-            "image_seed": seat.image_seed, "scores": json.dumps(score | measure),
+            "seed_id": a.seat.seed_id, "base_caption": a.seat.caption, "prompt": a.reply.prompt or a.seat.caption,
+            "plan": list(a.reply.plan), "parsed": a.reply.prompt is not None, "image": a.image,
+            "image_seed": a.seat.image_seed, "scores": json.dumps(score | measure),
         }
-        for (seat, prompt, plan, image), score, measure in zip(answers, scores, measures, strict=True)
+        for a, score, measure in zip(answers, scores, measures, strict=True)
     ]  # fmt: skip
-    keys = ("seed_id", "base_caption", "prompt", "plan", "image", "image_seed")
+    keys = ("seed_id", "base_caption", "prompt", "plan", "parsed", "image", "image_seed")
     rollouts.write(rows, {key: rollouts.ROLLOUT[key] for key in keys} | {"scores": rollouts.ROLLOUT["rewards"]}, folder)
 
 
@@ -157,6 +172,7 @@ def _tell(room: Room, rows: dict[str, list[dict[str, Any]]], folder: Path) -> No
     told = {
         "objective": objective, "reward": recipe.reward, "judges": list(recipe.judges), "systems": list(rows),
         "seed_ids": [row["seed_id"] for row in rows["base"]],
+        "unparsed": {name: sum(not row["parsed"] for row in found) for name, found in rows.items()},
         "table": table, "gains": gains, "win_rates": against,
         "strategies": [{"objective": objective} | s for s in strategies(played)],
         "samples": _samples(recipe, rows, folder), "unknown_words": seeds.unknown_words([r["base_caption"] for r in rows["base"]]),

@@ -22,14 +22,21 @@ from spro_hf.stages.studio import open_environment
 from spro_hf.steps import derive
 
 
-def winners(rows: list[dict[str, Any]]) -> tuple[list[str], list[Image.Image]]:
-    """{base caption, winner picture}: of every seed and round, the kept candidate with the highest reward."""
+def winners(rows: list[dict[str, Any]], captions: str = "base") -> tuple[list[str], list[Image.Image]]:
+    """{base caption, winner picture}: of every seed and round, the kept candidate with the highest reward.
+
+    With ``captions`` "both" each picture stands a second time, under the prompt that made it.
+    """
     best: dict[tuple, dict[str, Any]] = {}
     for row in rows:
         key = (row["round"], row["seed_id"])
         if row["kept"] and (key not in best or row["total"] > best[key]["total"]):
             best[key] = row
-    return [row["base_caption"] for row in best.values()], [row["image"] for row in best.values()]
+    texts = [row["base_caption"] for row in best.values()]
+    images = [row["image"] for row in best.values()]
+    if captions == "both":
+        return texts + [row["prompt"] for row in best.values()], images * 2
+    return texts, images
 
 
 def train(room: Room, name: str, environment: Environment, rows: list[dict[str, Any]], datasets: list[str]) -> Path:
@@ -40,7 +47,7 @@ def train(room: Room, name: str, environment: Environment, rows: list[dict[str, 
     settings = room.recipe.finetune
 
     def make(folder: Path) -> None:
-        captions, images = winners(rows)
+        captions, images = winners(rows, settings.captions)
         if not captions:
             raise UserError(
                 f"{room.title}: the rollouts hold no kept candidate; play another round or relax select.gain."
@@ -50,7 +57,7 @@ def train(room: Room, name: str, environment: Environment, rows: list[dict[str, 
             environment,
             captions,
             images,
-            **dataclasses.asdict(settings),
+            **{key: value for key, value in dataclasses.asdict(settings).items() if key != "captions"},
             seed=derive(room.recipe.seed, room.recipe.objective, name),
             advance=lambda n: room.progress.advance(task, n),
         )
@@ -59,7 +66,7 @@ def train(room: Room, name: str, environment: Environment, rows: list[dict[str, 
         else:
             environment.pipe.save_pretrained(folder / "generator")
         (folder / "account.json").write_text(
-            json.dumps({"pictures": len(captions), "datasets": datasets} | told, indent=1)
+            json.dumps({"pictures": len(set(map(id, images))), "datasets": datasets} | told, indent=1)
         )
 
     return room.do(name, make)

@@ -22,9 +22,9 @@ def run(room: Room) -> None:
     guider, name = open_guider(recipe.guider), pinned(adapter.repo, adapter.revision)
     environment, seats = open_environment(recipe.generator), seat_all(recipe)
     newest, trained = publish.inputs(room), {"guider": None, "generator": None}
+    studio = Studio(recipe, environment, recipe.select, newest["generator"].pinned)
     for step in range(recipe.rounds):
         number = recipe.first_round + step
-        studio = Studio(recipe, environment, recipe.select, newest["generator"].pinned)
         folder = play(room, number, seats, studio, guider, name)
         made = publish.round(room, number, folder)
         guider, name = open_guider(recipe.guider, str(folder / "guider")), made.pinned
@@ -34,4 +34,5 @@ def run(room: Room) -> None:
         newest = {"guider": made, "generator": publish.generator(room, f"v{step + 2}", tuned)}
         trained = {"guider": str(folder / "guider"), "generator": str(tuned / "generator")}
         environment = open_environment(recipe.generator, trained["generator"])
+        studio = studio.at(environment, newest["generator"].pinned)
     publish.pipeline(room, "v1", newest, trained["guider"], trained["generator"])

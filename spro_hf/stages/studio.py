@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ from PIL import Image
 
 from spro_hf import rewards
 from spro_hf.diffusion.environment import Environment, load_generator
-from spro_hf.diffusion.lora import load_lora
+from spro_hf.diffusion.lora import load_lora, switched
 from spro_hf.guider.guider import Guider, Task
 from spro_hf.guider.instructions import Reply
 from spro_hf.hub.artifacts import pull
@@ -70,21 +71,36 @@ class Studio:
     def __init__(
         self, recipe: Recipe, environment: Environment, filter_by: Select | None = None, lora: str | None = None
     ):
-        self.recipe, self.environment, self.filter_by = recipe, environment, filter_by
+        self.recipe, self.environment, self.filter_by, self.lora = recipe, environment, filter_by, lora
         self.rewards = rewards.load(recipe.scorers, recipe.reward)
         self.similarity = rewards.Similarity(filter_by.similarity, filter_by.similarity_revision) if filter_by else None
         self.oracle = Oracle.load() if recipe.oracle else None
-        self.names = {
+        self.names = self._names(lora)
+
+    def at(self, environment: Environment, lora: str | None = None) -> Studio:
+        """The same scorers over another generator."""
+        other = copy.copy(self)
+        other.environment, other.lora, other.names = environment, lora, self._names(lora)
+        return other
+
+    def _names(self, lora: str | None) -> dict[str, str]:
+        recipe = self.recipe
+        return {
             "generator": pinned(recipe.generator.id, recipe.generator.revision) + (f" + {lora}" if lora else ""),
             "scorers": json.dumps({n: pinned(s["id"], s.get("revision")) for n, s in recipe.scorers.items()}),
         }
 
     def prepare(self, seats: list[Seat], progress: Progress, title: str) -> None:
-        """Render and score every seat's base caption under its image seed; a first-time guest is shown that picture."""
+        """Render and score every seat's base caption under its image seed; a first-time guest is shown that picture.
+
+        Base pictures come from the plain generator, without its LoRA: the likeness of a candidate is measured against
+        where its seed began, so that co-evolution cannot drift away in small steps.
+        """
         task = progress.task(f"{title} · base pictures", total=len(seats))
-        images = self.environment.render(
-            [s.caption for s in seats], [s.image_seed for s in seats], lambda n: progress.advance(task, n)
-        )
+        with switched(self.environment.pipe, self.lora is None):
+            images = self.environment.render(
+                [s.caption for s in seats], [s.image_seed for s in seats], lambda n: progress.advance(task, n)
+            )
         scores = self.rewards.score(images, [s.caption for s in seats])
         for seat, image, score in zip(seats, images, scores, strict=True):
             seat.base_image, seat.base_total = image, score["total"]

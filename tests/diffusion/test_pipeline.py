@@ -88,7 +88,8 @@ def test_switches(folders, sd3_folder):
     _, pipe = folders
     both = pipe(CAPTION, seed=3)
     plain = pipe(CAPTION, seed=3, guider=False)
-    assert same(plain.images[0], both.base_images[0])
+    assert same(plain.base_images[0], both.base_images[0])  # the plain generator's, with or without a guider
+    assert not same(plain.images[0], plain.base_images[0])  # the LoRA draws the plain caption
     assert (plain.prompts, plain.plans, plain.replies, plain.parsed) == ([CAPTION], [()], [""], [True])
     untouched = load_generator(str(sd3_folder))
     without = pipe(CAPTION, seed=3, guider=False, lora=False)

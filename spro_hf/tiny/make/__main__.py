@@ -73,6 +73,7 @@ def assemble(parts: Path, out: Path) -> None:
     """
     pipe = StableDiffusion3Pipeline.from_pretrained(parts / "generator")
     pipe.vae = AutoencoderTiny.from_pretrained(parts / "vae")
+    pipe.transformer.half()
     pipe.save_pretrained(out / "generator")
     for name in ("clip", "pickscore"):
         model = CLIPModel.from_pretrained(parts / name, dtype=torch.float32)
