@@ -93,7 +93,7 @@ def _rounds(recipe: PromptRecipe, room: Path) -> tuple[list[dict[str, Any]], lis
                 curves.append(where | {"name": name} | value)
             elif number == 1:
                 curves.append(where | {"round": 0, "name": "total"} | value)
-    return curves, replies
+    return sorted(curves, key=lambda row: row["round"]), replies
 
 
 def _before_after(sample: dict[str, Any]) -> dict[str, Any]:

@@ -160,8 +160,8 @@ def _gains(results: dict[str, Any], objective: str, style: dict[str, int]) -> li
     lines = []
     for gain in gains:
         fill = f"fill-s{style[gain['system']]}"
-        proxy = charts.bar(gain["proxy"], gain["proxy_se"], span, fill)
-        planted = charts.bar(gain["planted"], gain["planted_se"], span, f"{fill} pale")
+        proxy = charts.bar(gain["proxy"], gain["proxy_se"], span, fill, width=112)
+        planted = charts.bar(gain["planted"], gain["planted_se"], span, f"{fill} pale", width=112)
         lines.append({**gain, "proxy_bar": proxy, "planted_bar": planted})
     return lines
 
