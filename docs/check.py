@@ -40,12 +40,12 @@ def measured() -> str:
                 f"| {system} | {value['total']} | {gains[0]} | {value['planted']} | {gains[1]} | "
                 f"{100 * cells['alignment']['mean']:.1f} % | {value['judge']} |"
             )
-    minutes, seeds = told["minutes"], ", ".join(map(str, told["seeds"]))
+    seeds = ", ".join(map(str, told["seeds"]))
     lines.append("")
     lines.append(
-        f"Mean ± standard error over {told['runs']} runs (seeds {seeds}) of {told['pictures']} held-out pictures per"
+        f"Mean ± standard error over {told['runs']} runs (seeds {seeds}) of {told['captions']} held-out captions per"
     )
-    lines.append(f"cell; {minutes['mean']:.1f} ± {minutes['se']:.1f} minutes a run.")
+    lines.append("cell, each drawn with two noise seeds.")
     return "\n".join(lines).strip()
 
 

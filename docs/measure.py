@@ -23,8 +23,7 @@ def gather(folders: list[Path]) -> dict:
     found: dict = {
         "runs": len(runs),
         "seeds": [run["made"]["seed"] for run in runs],
-        "minutes": mean_se([run["made"]["seconds"] / 60 for run in runs]),
-        "pictures": first["table"][0]["n"],
+        "captions": first["table"][0]["n"],
         "objectives": {},
     }
     for objective in first["objectives"]:

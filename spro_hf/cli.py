@@ -89,8 +89,8 @@ def _serve(arguments: argparse.Namespace) -> int:
     from spro_hf.hub.server import serve_forever
 
     folder = arguments.folder / "hub" if (arguments.folder / "hub").is_dir() else arguments.folder
-    if not folder.is_dir():
-        raise UserError(f"{arguments.folder}: there is no such folder; name a run's, e.g. runs/tiny-spro.")
+    if not (folder / "repos").is_dir():
+        raise UserError(f"{arguments.folder}: holds no local Hub; name a run's folder, e.g. runs/demo.")
     serve_forever(folder, arguments.host, arguments.port)
     return 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from functools import lru_cache
 from pathlib import Path
 
@@ -38,6 +39,14 @@ def commit(id: str, revision: str | None = None, kind: str = "model") -> str:
     from spro_hf.hub.artifacts import resolve
 
     return resolve(id, kind, revision or "main")
+
+
+def forget_paths(folder: str | Path) -> None:
+    """Take the folder that a diffusers model was loaded from out of its configurations, before it is shipped."""
+    for file in [*Path(folder).rglob("config.json"), *Path(folder).rglob("model_index.json")]:
+        config = json.loads(file.read_text())
+        if config.pop("_name_or_path", None) is not None:
+            file.write_text(json.dumps(config, indent=2) + "\n")
 
 
 def pinned(id: str, revision: str | None = None, kind: str = "model") -> str:

@@ -83,12 +83,16 @@ def load(path: Path | str, changes: dict[str, Any] | None = None) -> list[Recipe
     if unknown:
         raise UserError(f"{path.name}: unknown field '{min(unknown)}'; a list recipe has recipes, for_each and with.")
     files = [(path.parent / str(name), _read(path.parent / str(name))) for name in data["recipes"]]
-    nested = _merge(data.get("with") or {}, nested)
-    for key in nested:
+    nested, each_of = _merge(data.get("with") or {}, nested), data.get("for_each") or [{}]
+    if not isinstance(each_of, list) or not all(isinstance(each, dict) for each in each_of):
+        raise UserError(f"{path.name}: for_each: expected a list of mappings of fields.")
+    if {"source", "split"} & set(nested.get("seeds", {})):
+        raise UserError(f"{path.name}: seeds.source and seeds.split are for one stage; use --seeds to train on a file.")
+    for key in {**nested, **{k: v for each in each_of for k, v in each.items()}}:
         if not any(key in {f.name for f in dataclasses.fields(STAGES.get(d.get("stage"), Recipe))} for _, d in files):
             raise UserError(f"{path.name}: unknown field '{key}'; none of its recipes has it.")
     found = []
-    for each in data.get("for_each") or [{}]:
+    for each in each_of:
         for file, body in files:
             has = {f.name for f in dataclasses.fields(STAGES.get(body.get("stage"), Recipe))}
             own = {k: v for k, v in _merge_choice(each, nested).items() if k in has}

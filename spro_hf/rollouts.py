@@ -59,7 +59,9 @@ def write(rows: Iterable[dict[str, Any]], schema: dict[str, Any], folder: Path) 
     """Write rows to ``folder/data/train-00000-of-00001.parquet``; pictures go in as PNG, losslessly."""
     file = folder / "data" / "train-00000-of-00001.parquet"
     file.parent.mkdir(parents=True, exist_ok=True)
-    Dataset.from_list(list(rows), features=Features(schema)).to_parquet(file)
+    rows = list(rows)
+    columns = {name: [row[name] for row in rows] for name in schema}  # also where there is no row
+    Dataset.from_dict(columns, features=Features(schema)).to_parquet(file)
 
 
 def read(folder: Path) -> list[dict[str, Any]]:

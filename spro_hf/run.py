@@ -36,7 +36,6 @@ def run(
         changes: recipe fields by dotted key that win over the file.
         command: the command line, for the report.
     """  # fmt: skip
-    began = time.monotonic()
     recipes = [_with_seeds(r, seeds) for r in recipes_of.load(path, changes)]
     _check_seeds(recipes)
     out.mkdir(parents=True, exist_ok=True)
@@ -48,10 +47,10 @@ def run(
             os.environ.update(client_environment(server, out / "cache"))
         else:
             os.environ["HF_ENDPOINT"] = hub
-        return _stages(path, out, recipes, began, command or [])
+        return _stages(path, out, recipes, hub, command or [])
 
 
-def _stages(path: Path, out: Path, recipes: list[Recipe], began: float, command: list[str]) -> Path:
+def _stages(path: Path, out: Path, recipes: list[Recipe], hub: str, command: list[str]) -> Path:
     # these import torch and the Hub's clients
     from spro_hf import report, results
     from spro_hf.report.progress import Progress
@@ -60,33 +59,26 @@ def _stages(path: Path, out: Path, recipes: list[Recipe], began: float, command:
     from spro_hf.stages.room import Room
 
     _quiet()
-    _preflight(path, recipes)
+    _preflight(path, recipes, hub)
     rooms = []
     for row in results.unknown_words(recipes):
         print(f"the embedded world does not know: {', '.join(row['words'])} (in: {row['caption']})", flush=True)
     with Progress() as progress:
         for i, recipe in enumerate(recipes):
             folder = out / "stages" / f"{i + 1:02d}-{recipe.objective}-{recipe.stage}"
-            room = Room(recipe, folder, progress)
+            room, began = Room(recipe, folder, progress, hub), time.monotonic()
             if not (folder / "finished").exists():
                 STAGES[recipe.stage](room)
-                write_whole(folder / "finished", "")
+                write_whole(folder / "finished", str(time.monotonic() - began))
             rooms.append(folder)
     write_whole(out / "recipe.resolved.yaml", yaml.safe_dump_all(map(recipes_of.dump, recipes), sort_keys=False))
-    spent = _clock(out, time.monotonic() - began)
+    # of a stage that was killed, the go that finished it counts
+    spent = sum(float((room / "finished").read_text()) for room in rooms)
     told = results.gather(out, recipes, rooms, spent, shlex.join(command))
     if told["table"]:
         report.write_report(out)
     print_summary(told, folder=out)
     return out
-
-
-def _clock(out: Path, seconds: float) -> float:
-    """Seconds of all goes at this run, this one included; a go that had nothing left to do adds nothing worth saying."""
-    file = out / "seconds"
-    total = seconds + (float(file.read_text()) if file.exists() else 0.0)
-    write_whole(file, str(total))
-    return total
 
 
 def _with_seeds(recipe: Recipe, seeds: Path | None) -> Recipe:
@@ -105,22 +97,50 @@ def _check_seeds(recipes: list[Recipe]) -> None:
             check(recipe.seeds)
 
 
-def _preflight(path: Path, recipes: list[Recipe]) -> None:
-    """Trainers must have the fields they are given; every artifact that is read must be there, or be made before."""
+def _preflight(path: Path, recipes: list[Recipe], hub: str) -> None:
+    """What can be known to go wrong before a model is loaded: the token, trainers' fields, models, artifacts read and left.
+
+    Every artifact that is read must be there, or be made by an earlier stage; no two stages may leave the same.
+    """
     from spro_hf.guider import learn
-    from spro_hf.hub.artifacts import resolve
+    from spro_hf.hub.artifacts import check_token, resolve
+    from spro_hf.models import commit
+
+    if hub != "local":
+        check_token()
 
     made: set[tuple[str, str, str]] = set()
     for recipe in recipes:
         if isinstance(recipe, PromptRecipe):
             learn.check(recipe.learn.method, recipe.learn.trainer)
+        for id, revision in models_of(recipe):
+            commit(id, revision)
         for what, where in recipe.inputs.items():
             if where not in made:
                 try:
                     resolve(*where)
                 except UserError as error:
                     raise UserError(f"{path.name}: {recipe.stage}, {what}: {error}") from error
+        if clash := outputs(recipe) & made:
+            repo, _, tag = min(clash)
+            raise UserError(
+                f"{path.name}: two stages leave {repo} at {tag}; give them other repositories, rounds or a first_round."
+            )
         made |= outputs(recipe)
+
+
+def models_of(recipe: Recipe) -> list[tuple[str, str | None]]:
+    """Every model that a recipe names, by id and revision."""
+    found = [(recipe.generator.id, recipe.generator.revision)]
+    for spec in recipe.scorers.values():
+        found.append((spec["id"], spec.get("revision")))
+        if "backbone" in spec:
+            found.append((spec["backbone"], spec.get("backbone_revision")))
+    if hasattr(recipe, "guider"):
+        found.append((recipe.guider.id, recipe.guider.revision))
+    if isinstance(recipe, PromptRecipe):
+        found.append((recipe.select.similarity, recipe.select.similarity_revision))
+    return found
 
 
 def outputs(recipe: Recipe) -> set[tuple[str, str, str]]:

@@ -64,6 +64,7 @@ class Guider:
     batch_size: int = 128
 
     def __post_init__(self) -> None:
+        _need(self.batch_size > 0, f"'batch_size' is {self.batch_size}; give at least 1.")
         _need(self.style in ("full", "compact"), f"'style' is '{self.style}'; it is 'full' or 'compact'.")
 
 
@@ -76,6 +77,9 @@ class Generator:
     lora: Repo | None = None
     call: dict[str, Any] = field(default_factory=dict)
     batch_size: int = 64
+
+    def __post_init__(self) -> None:
+        _need(self.batch_size > 0, f"'batch_size' is {self.batch_size}; give at least 1.")
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,7 @@ class Select:
 
 @dataclass(frozen=True)
 class Lora:
-    """A low-rank adapter; ``targets`` is a regular expression or a list of module names joined by '|'."""
+    """A low-rank adapter; ``targets`` is a regular expression over whole module names, null for the usual layers."""
 
     rank: int = 8
     alpha: int = 16
@@ -142,6 +146,8 @@ class Finetune:
     lora: Lora | None = field(default_factory=Lora)
 
     def __post_init__(self) -> None:
+        for name in ("steps", "batch_size"):
+            _need(getattr(self, name) > 0, f"'{name}' is {getattr(self, name)}; give at least 1.")
         _need(self.captions in CAPTIONS, f"'captions' is '{self.captions}'; {nearest(self.captions, CAPTIONS)}")
 
 
@@ -218,6 +224,10 @@ class PromptRecipe(Recipe):
         _temperatures(self.temperatures)
         _need(0 <= self.carry <= 1, f"'carry' is {self.carry}; it is a share in [0, 1].")
         _need(self.rounds > 0, f"'rounds' is {self.rounds}; give at least 1.")
+        _need(
+            self.learn.lora is not None,
+            "learn: 'lora' is null; the guider learns by an adapter, give a rank and an alpha.",
+        )
 
     @property
     def pushes(self) -> tuple[str, ...]:
@@ -257,6 +267,13 @@ class MultimodalRecipe(PromptRecipe):
         _temperatures(self.temperatures)
         _need(self.rounds >= 0, f"'rounds' is {self.rounds}; give 0 for no co-evolution.")
         _need(self.guider.adapter is not None, "guider: the field 'adapter' is missing; name the trained guider.")
+        _need(
+            self.learn.lora is not None,
+            "learn: 'lora' is null; the guider learns by an adapter, give a rank and an alpha.",
+        )
+        _need(
+            self.finetune.lora is not None, "finetune: 'lora' is null; co-evolution goes on with a LoRA, give its rank."
+        )
         _need(self.generator.lora is not None, "generator: the field 'lora' is missing; name the trained generator.")
 
     @property
@@ -273,6 +290,10 @@ class System:
     lora: Repo | None = None
     best_of: int = 1
 
+    def __post_init__(self) -> None:
+        _need(self.best_of > 0, f"'best_of' is {self.best_of}; give at least 1.")
+        _need(self.guided or (self.best_of == 1 and not self.adapter), "'best_of' and 'adapter' need `guided: true`.")
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateRecipe(Recipe):
@@ -288,7 +309,12 @@ class EvaluateRecipe(Recipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _need("base" in self.systems, "'systems' lacks 'base': gains are taken over it; add `base: {}`.")
+        _need(
+            self.systems.get("base") == System(), "systems: 'base' must be there and be empty: gains are taken over it."
+        )
+        for name in self.systems:
+            _need("/" not in name, f"systems: '{name}' holds a '/'; it becomes a file's name, leave that out.")
+        _need(self.noise_seeds > 0, f"'noise_seeds' is {self.noise_seeds}; give at least 1.")
         _need(self.temperature > 0, f"'temperature' is {self.temperature:g}; sampling needs one above 0, e.g. 0.7.")
         for judge in self.judges:
             _need(judge in self.scorers, f"judges: '{judge}' is no scorer; {nearest(judge, self.scorers)}")
@@ -300,7 +326,7 @@ class EvaluateRecipe(Recipe):
 
     @property
     def inputs(self) -> dict[str, tuple[str, str, str]]:
-        found = {f"rollouts {r.revision}": (r.repo, "dataset", r.revision) for r in self.rollouts}
+        found = super().inputs | {f"rollouts {r.revision}": (r.repo, "dataset", r.revision) for r in self.rollouts}
         for name, system in self.systems.items():
             found |= {f"{name} adapter": _model(system.adapter)} if system.adapter else {}
             found |= {f"{name} LoRA": _model(system.lora)} if system.lora else {}

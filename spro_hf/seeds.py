@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -32,7 +33,9 @@ def load(seeds: Seeds, seed: int) -> list[Seed]:
     if seeds.source == "world":
         rng = np.random.default_rng(derive(seed, "seeds", seeds.split))
         truths = [replace(world.sample_truth(rng, seeds.split), modifiers=frozenset()) for _ in range(seeds.count)]
-        return [Seed(f"{seeds.split}-{i:04d}", world.caption(t, rng)) for i, t in enumerate(truths)]
+        # a held-out caption says everything, since one that is silent would fit scenes of the training split too
+        silent = rng if seeds.split == "train" else None
+        return [Seed(f"{seeds.split}-{i:04d}", world.caption(t, silent)) for i, t in enumerate(truths)]
     lines = _lines(Path(seeds.source))
     return [
         Seed(
@@ -40,6 +43,13 @@ def load(seeds: Seeds, seed: int) -> list[Seed]:
         )
         for i in range(seeds.count)
     ]
+
+
+def digest(seeds: Seeds) -> str | None:
+    """The sha256 of a seed file's captions, None for the embedded world's own."""
+    if seeds.source == "world":
+        return None
+    return hashlib.sha256("\n".join(_lines(Path(seeds.source))).encode()).hexdigest()
 
 
 def unknown_words(captions: list[str]) -> list[dict[str, object]]:

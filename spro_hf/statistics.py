@@ -16,6 +16,14 @@ def mean_se(values: Sequence[float]) -> dict[str, float]:
     return {"mean": float(array.mean()), "se": float(error), "n": len(array)}
 
 
+def group_means(names: Sequence[str], values: Sequence[float]) -> list[float]:
+    """The mean of the values of each name, in the order in which the names first appear."""
+    groups: dict[str, list[float]] = {}
+    for name, value in zip(names, values, strict=True):
+        groups.setdefault(name, []).append(value)
+    return [float(np.mean(group)) for group in groups.values()]
+
+
 def win_rate(a: Sequence[float], b: Sequence[float]) -> dict[str, float]:
     """Share of places where a beats b, ties counted half, with its standard error."""
     wins = [1.0 if x > y else 0.5 if x == y else 0.0 for x, y in zip(a, b, strict=True)]
@@ -24,11 +32,11 @@ def win_rate(a: Sequence[float], b: Sequence[float]) -> dict[str, float]:
 
 
 def relative_gain(system: Sequence[float], base: Sequence[float]) -> dict[str, float]:
-    """mean(system) / mean(base) − 1 with the first-order error of a ratio of paired means."""
+    """(mean(system) − mean(base)) / |mean(base)| with the first-order error of a ratio of paired means."""
     a, b = np.asarray(system, dtype=np.float64), np.asarray(base, dtype=np.float64)
     ratio = a.mean() / b.mean()
     error = (a - ratio * b).std(ddof=1) / math.sqrt(len(a)) / abs(b.mean()) if len(a) > 1 else 0.0
-    return {"gain": float(ratio - 1), "se": float(error), "n": len(a)}
+    return {"gain": float((a.mean() - b.mean()) / abs(b.mean())), "se": float(error), "n": len(a)}
 
 
 def strategies(rows: Sequence[dict[str, Any]], least: int = 8) -> list[dict[str, Any]]:

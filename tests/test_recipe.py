@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from spro_hf import recipe, rewards, schema, selection
+from spro_hf import recipe, rewards, run, schema, selection
 from spro_hf.errors import UserError
 from spro_hf.strict import parse_yaml
 
@@ -60,6 +60,42 @@ def test_mistakes_are_named(changes, told):
     with pytest.raises(UserError) as error:
         recipe.load(PROMPT, changes)
     assert told in str(error.value) and str(error.value).count("\n") == 0
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "told"),
+    [
+        ("2_image", {"finetune.steps": 0}, "'steps' is 0; give at least 1."),
+        ("2_image", {"finetune.captions": "all"}, "'captions' is 'all'"),
+        ("3_multimodal", {"finetune.lora": None}, "finetune: 'lora' is null"),
+        ("4_evaluate", {"systems.base": {"guided": True}}, "'base' must be there and be empty"),
+        ("4_evaluate", {"systems.mine": {"best_of": 8}}, "'best_of' and 'adapter' need `guided: true`"),
+        ("4_evaluate", {"judges": ["aesthetic"]}, "'aesthetic' is also the reward"),
+        ("4_evaluate", {"noise_seeds": 0}, "'noise_seeds' is 0"),
+        ("spro", {"seeds.source": "mine.txt"}, "use --seeds to train on a file"),
+    ],
+)
+def test_mistakes_of_other_stages_are_named(file, changes, told):
+    with pytest.raises(UserError) as error:
+        recipe.load(ROOT / "tiny" / f"{file}.yaml", changes)
+    assert told in str(error.value)
+
+
+def test_a_list_is_checked_for_each(tmp_path):
+    file = tmp_path / "list.yaml"
+    file.write_text(f"recipes: [{PROMPT}]\nfor_each: [{{objectve: engagement}}]\n")
+    with pytest.raises(UserError, match="unknown field 'objectve'"):
+        recipe.load(file)
+    file.write_text(f"recipes: [{PROMPT}]\nfor_each: [engagement]\n")
+    with pytest.raises(UserError, match="expected a list of mappings"):
+        recipe.load(file)
+
+
+def test_models_and_outputs_of_the_whole_of_spro():
+    found = recipe.load(ROOT / "tiny" / "spro.yaml")
+    left = [item for r in found for item in run.outputs(r)]
+    assert len(left) == len(set(left)) == 3 * (9 + 1 + 5 + 1)  # rounds 1-3 by three, v1; round 4 by three, v2, v1; v1
+    assert ("spro_hf/tiny/clip", None) in run.models_of(found[0])
 
 
 def test_missing_file_missing_field_and_broken_yaml(tmp_path):

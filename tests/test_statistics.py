@@ -4,12 +4,16 @@ import math
 
 import pytest
 
-from spro_hf.statistics import mean_se, phrases, relative_gain, strategies, win_rate
+from spro_hf.statistics import group_means, mean_se, phrases, relative_gain, strategies, win_rate
 
 
 def test_mean_and_standard_error():
     assert mean_se([1.0, 2.0, 3.0]) == {"mean": 2.0, "se": pytest.approx(1 / math.sqrt(3)), "n": 3}  # spread 1
     assert mean_se([4.0]) == {"mean": 4.0, "se": 0.0, "n": 1}
+
+
+def test_group_means_keep_the_order_of_names():
+    assert group_means(["b", "a", "b"], [1.0, 5.0, 3.0]) == [2.0, 5.0]
 
 
 def test_win_rate_counts_ties_half():
@@ -22,6 +26,7 @@ def test_relative_gain_and_its_error():
     assert told["gain"] == 0.5  # 3 / 2 − 1
     # residuals a − 1.5 b: 0.5 and −0.5, spread √0.5, over √2 and the base mean 2: 0.25
     assert told["se"] == pytest.approx(0.25)
+    assert relative_gain([-1.0, -1.0], [-2.0, -2.0])["gain"] == 0.5  # less bad is a gain
 
 
 def row(seed, total, prompt, plan=()):

@@ -158,8 +158,9 @@ def _known(kind: type[Any], settings: dict[str, Any]) -> set[str]:
         if name not in known:
             raise UserError(f"learn.{_method(kind)}: {kind.__name__} has no field '{name}'; {nearest(name, known)}")
         usual = next(f.default for f in fields(kind) if f.name == name)
-        if isinstance(usual, int | float) and not isinstance(settings[name], int | float):
-            raise UserError(f"learn.{_method(kind)}.{name}: expected a number like {usual}, not {settings[name]!r}.")
+        given = settings[name]
+        if isinstance(usual, int | float) and given is not None and not isinstance(given, int | float):
+            raise UserError(f"learn.{_method(kind)}.{name}: expected a number like {usual}, not {given!r}.")
     return known
 
 

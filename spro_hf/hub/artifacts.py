@@ -25,6 +25,7 @@ from huggingface_hub.errors import (
     HfHubHTTPError,
     HFValidationError,
     LocalEntryNotFoundError,
+    LocalTokenNotFoundError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
     RevisionNotFoundError,
@@ -158,6 +159,15 @@ def _same(file: Path, entry: RepoFile) -> bool:
         for chunk in iter(lambda: stream.read(1 << 20), b""):
             digest.update(chunk)
     return digest.hexdigest() == (entry.lfs.sha256 if entry.lfs else entry.blob_id)
+
+
+def check_token() -> str:
+    """The name of whom the token belongs to; a ``UserError`` if the Hub cannot be reached or does not accept it."""
+    with _explained("account", "your"):
+        try:
+            return HfApi().whoami()["name"]
+        except LocalTokenNotFoundError as error:
+            raise UserError("There is no token; set HF_TOKEN to one that may write.") from error
 
 
 def resolve(repo: str, kind: str, revision: str) -> str:

@@ -100,7 +100,10 @@ def _whereabouts(results: dict[str, Any], console: Console, folder: Path | None)
     plain("")
     if (folder / "hub").is_dir():
         plain(f"# keep the run's Hub up:  spro-hf hub serve {folder}   and in another terminal:", style="dim")
-        plain(f"export HF_ENDPOINT={LOCAL} HF_HUB_DISABLE_XET=1 HF_HOME={(folder / 'cache').resolve()}")
+        home = folder.resolve()
+        plain(
+            f"export HF_ENDPOINT={LOCAL} HF_HUB_DISABLE_XET=1 HF_HOME={home / 'cache'} HF_TOKEN=$(cat {home / 'hub' / 'token'})"
+        )
     plain("# then in Python:", style="dim")
     for artifact in shown:
         plain(artifact["load"].strip())

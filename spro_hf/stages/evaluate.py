@@ -19,7 +19,7 @@ from spro_hf.schema import EvaluateRecipe, System
 from spro_hf.stages import publish
 from spro_hf.stages.room import Room
 from spro_hf.stages.studio import Seat, Studio, open_environment, open_guider
-from spro_hf.statistics import mean_se, relative_gain, strategies, win_rate
+from spro_hf.statistics import group_means, mean_se, relative_gain, strategies, win_rate
 from spro_hf.steps import derive
 
 SAMPLES = 6  # seeds shown with pictures in the report
@@ -143,18 +143,20 @@ def _tell(room: Room, rows: dict[str, list[dict[str, Any]]], folder: Path) -> No
         columns[name] = {key: [s[key] for s in scores] for key in scores[0]}
         columns[name]["diversity"] = diversity([r["base_caption"] for r in found], [r["image"] for r in found])
     objective, base = recipe.objective, columns["base"]
+    # pictures of one caption are not independent: means and errors are taken over captions
+    names = [row["seed_id"].rpartition("/")[0] for row in rows["base"]]
+    means = {n: {m: group_means(names, values) for m, values in found.items()} for n, found in columns.items()}
     table = [
         {"objective": objective, "system": name, "metric": metric} | mean_se(values)
-        for name, metrics in columns.items()
+        for name, metrics in means.items()
         for metric, values in metrics.items()
     ]
     gains = []
-    for name, metrics in columns.items():
+    for name, metrics in means.items():
         if name != "base":
-            proxy = relative_gain(metrics["total"], base["total"])
-            truth = (
-                relative_gain(metrics["planted"], base["planted"]) if "planted" in base else {"gain": None, "se": None}
-            )
+            proxy, truth = relative_gain(metrics["total"], means["base"]["total"]), {"gain": None, "se": None}
+            if "planted" in base:
+                truth = relative_gain(metrics["planted"], means["base"]["planted"])
             gains.append(
                 {"objective": objective, "system": name, "proxy": proxy["gain"], "proxy_se": proxy["se"],
                  "planted": truth["gain"], "planted_se": truth["se"], "n": proxy["n"]}

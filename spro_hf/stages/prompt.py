@@ -19,7 +19,9 @@ def run(room: Room) -> None:
     studio = Studio(
         recipe, open_environment(recipe.generator), recipe.select, pinned(lora.repo, lora.revision) if lora else None
     )
-    guider, name = open_guider(recipe.guider), pinned(recipe.guider.id, recipe.guider.revision)
+    start = recipe.guider.adapter
+    name = pinned(start.repo, start.revision) if start else pinned(recipe.guider.id, recipe.guider.revision)
+    guider = open_guider(recipe.guider)
     for number in range(1, recipe.rounds + 1):
         folder = play(room, number, seats, studio, guider, name)
         made = publish.round(room, number, folder)

@@ -10,8 +10,9 @@ from typing import Any
 from spro_hf.diffusion.pipeline import SPROPipeline
 from spro_hf.hub.artifacts import Artifact, resolve
 from spro_hf.hub.cards import fields, render_card
+from spro_hf.models import forget_paths
 from spro_hf.rollouts import read
-from spro_hf.schema import ImageRecipe, MultimodalRecipe
+from spro_hf.schema import Guider, ImageRecipe, MultimodalRecipe
 from spro_hf.stages.room import Room
 from spro_hf.stages.studio import open_environment, open_guider
 
@@ -57,16 +58,23 @@ def round(room: Room, number: int, step: Path) -> Artifact:
     folder = shutil.copytree(step / "guider", _fresh(room, "guider"), dirs_exist_ok=True)
     _portable(folder, recipe.guider.id, recipe.guider.revision)
     card = _card(
-        room, "guider", push["guider"], tag, round=number, base_model=recipe.guider.id, style=recipe.guider.style,
+        room, "guider", push["guider"], tag, round=number, base_model=recipe.guider.id, manner=_manner(recipe.guider),
+        call=recipe.generator.call,
         generator=recipe.generator.id, method=recipe.learn.method, pairs=account["kept_pairs"], seeds=captions,
         datasets=[push["pairs"]], **NOTHING,
     )  # fmt: skip
     load = (
         "from spro_hf import Guider; "
         f'guider = Guider.load("{recipe.guider.id}", adapter="{push["guider"]}", adapter_revision="{tag}", '
-        f'style="{recipe.guider.style}")'
+        f"{_manner(recipe.guider)})"
     )
     return room.publish("guider", "model", tag, folder, card, load, [rollouts, pairs])
+
+
+def _manner(guider: Guider) -> str:
+    """How the guider is asked, as arguments: whoever loads it must ask it in the manner that it was taught in."""
+    names = ("style", "reasoning", "word_limit", "max_new_tokens")
+    return ", ".join(f"{name}={getattr(guider, name)!r}" for name in names)
 
 
 def _portable(folder: Path, id: str, revision: str | None) -> None:
@@ -83,6 +91,7 @@ def generator(room: Room, tag: str, step: Path) -> Artifact:
     repo, full = recipe.push["generator"], recipe.finetune.lora is None
     account = json.loads((step / "account.json").read_text())
     folder = shutil.copytree(step / "generator", _fresh(room, "generator"), dirs_exist_ok=True)
+    forget_paths(folder)
     card = _card(
         room, "generator", repo, tag, base_model=recipe.generator.id, full=full, call=recipe.generator.call,
         pictures=account["pictures"], steps=recipe.finetune.steps, datasets=account["datasets"], **NOTHING,

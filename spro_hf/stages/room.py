@@ -12,16 +12,21 @@ from spro_hf.hub.artifacts import Artifact, push, resolve, write_lineage
 from spro_hf.recipe import dump
 from spro_hf.report.progress import Progress
 from spro_hf.schema import Recipe
+from spro_hf.seeds import digest
 from spro_hf.steps import Steps, write_whole
 
 
 @dataclass
 class Room:
-    """One stage of a run. ``folder`` is the stage's own; ``published`` lists what it left on the Hub."""
+    """One stage of a run. ``folder`` is the stage's own; its ``published`` holds a note of each artifact on the Hub.
+
+    ``hub`` is "local" or an address: a stage that is finished for one Hub is not for another.
+    """
 
     recipe: Recipe
     folder: Path
     progress: Progress
+    hub: str = "local"
 
     def __post_init__(self) -> None:
         inputs = {name: resolve(*where) for name, where in self.recipe.inputs.items()}
@@ -29,7 +34,8 @@ class Room:
             {"what": name, "repo": where[0], "kind": where[1], "revision": where[2], "commit": inputs[name]}
             for name, where in self.recipe.inputs.items()
         ]
-        self.steps = Steps(self.folder, {"recipe": dump(self.recipe), "inputs": inputs})
+        self.resolved = _resolved(self.recipe)
+        self.steps = Steps(self.folder, {"recipe": self.resolved, "inputs": inputs, "hub": self.hub})
         self.title = f"{self.recipe.objective} · {self.recipe.stage}"
 
     def do(self, name: str, make: Callable[[Path], None]) -> Path:
@@ -43,20 +49,24 @@ class Room:
 
         ``used`` are artifacts of this very stage that went in beside the recipe's inputs.
         """
-        repo = self.recipe.push[what]
+        repo, file = self.recipe.push[what], self.folder / "published" / f"{what}-{tag}.json"
+        if file.exists():  # a resumed run; libraries may be newer by now, and what is published is not made anew
+            return Artifact(repo, kind, tag, json.loads(file.read_text())["revision"])
         inputs = self.inputs + [
             {"what": "made before", "repo": a.repo, "kind": a.kind, "revision": a.tag, "commit": a.revision}
             for a in used
         ]
-        write_lineage(folder, recipe=dump(self.recipe), inputs=inputs, seed=self.recipe.seed, extra={"tag": tag})
+        write_lineage(folder, recipe=self.resolved, inputs=inputs, seed=self.recipe.seed, extra={"tag": tag})
         (folder / "README.md").write_text(card, encoding="utf-8")
         artifact = push(folder, repo, kind, tag, f"{self.title}: {what} {tag}")
         note = {"repo": repo, "type": kind, "tag": tag, "revision": artifact.revision, "what": what, "load": load}
-        write_whole(self.folder / "published" / f"{what}-{tag}.json", json.dumps(note))
+        write_whole(file, json.dumps(note))
         return artifact
 
 
-def published(folder: Path) -> list[dict[str, Any]]:
-    """All artifacts that the stages under a run's folder have left on the Hub, in the order of the stages."""
-    files = sorted(folder.glob("stages/*/published/*.json"))
-    return [json.loads(file.read_text()) for file in files]
+def _resolved(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as plain data, with a seed file named by its content in place of its path on this machine."""
+    told = dump(recipe)
+    if hasattr(recipe, "seeds") and (checksum := digest(recipe.seeds)):
+        told["seeds"]["source"] = f"{Path(recipe.seeds.source).name}, sha256 {checksum}"
+    return told

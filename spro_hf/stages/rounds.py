@@ -90,10 +90,15 @@ def _grpo(room: Room, number: int, seats: list[Seat], studio: Studio, guider: Gu
     """GRPO draws its own replies: the studio sits inside its reward function, and all that it drew is the rollout."""
     recipe, rows = room.recipe, []
     tasks = [seat.task(recipe.objective) for seat in seats]
+    drawn: Counter[str] = Counter()
     at = {id(task): seat for task, seat in zip(tasks, seats, strict=True)}
 
     def reward(tasks: list[Task], replies: list) -> list[float]:
-        asked = [(at[id(t)], len(rows) + i, r) for i, (t, r) in enumerate(zip(tasks, replies, strict=True))]
+        asked = []
+        for task, reply in zip(tasks, replies, strict=True):
+            seat = at[id(task)]
+            asked.append((seat, drawn[seat.seed_id], reply))
+            drawn[seat.seed_id] += 1
         new = studio.judge(asked)
         rows.extend(new)
         floor = recipe.select.min_similarity
@@ -117,6 +122,7 @@ def advance_seats(seats: list[Seat], rows: Rows, carry: float) -> None:
     candidate goes on.
     """
     best: dict[str, dict[str, Any]] = {}
+    before = {row["seed_id"]: row for row in rows}
     for row in rows:
         if row["parsed"] and not row["why"].startswith("similarity"):
             held = best.get(row["seed_id"])
@@ -127,13 +133,19 @@ def advance_seats(seats: list[Seat], rows: Rows, carry: float) -> None:
             seat.shown_prompt, seat.shown_image = seat.caption, None
         elif seat.seed_id in best:
             seat.shown_prompt, seat.shown_image = best[seat.seed_id]["prompt"], best[seat.seed_id]["image"]
+        elif seat.seed_id in before:  # from the row, not from the seat: a resumed run has no other memory
+            seat.shown_prompt, seat.shown_image = before[seat.seed_id]["caption_in"], before[seat.seed_id]["image_in"]
+        else:  # GRPO did not draw it
+            seat.shown_prompt, seat.shown_image = seat.caption, None
 
 
 def account(rows: Rows, pairs: int) -> dict[str, Any]:
     """What became of a round's replies, counted, and the means that the report draws as curves."""
     parsed = [row for row in rows if row["parsed"]]
     measures = [json.loads(row["measures"]) for row in parsed]
-    curves = {"total": mean_se([row["total"] for row in parsed]), "base": mean_se([row["base_total"] for row in rows])}
+    curves = {"base": mean_se([row["base_total"] for row in rows])}
+    if parsed:
+        curves["total"] = mean_se([row["total"] for row in parsed])
     for name in measures[0] if measures else ():
         curves[name] = mean_se([m[name] for m in measures])
     return {

@@ -65,7 +65,7 @@ def test_sections_stand_in_order_and_say_the_numbers(make_run):
     assert "It learned on 2 of 3 objectives." in told.text
     assert "engagement, SPRO-MM: proxy +61%, but planted truth falls (−8.0%)." in told.text
     assert "5.36 ± 0.05" in told.text  # aesthetics, SPRO-MM: 4.0 · 1.34
-    assert "n = 96 pictures per cell" in told.text
+    assert "n = 96 captions per cell" in told.text
     assert "74% ± 4.0" in told.text  # win rate of the third system
     assert "+0.620 ± 0.070" in told.text
     assert "30 : 3" in told.text

@@ -46,7 +46,7 @@ def small(folder: Path, objective="engagement", reward="engagement", stages=STAG
 def whole(tmp_path_factory) -> Path:
     """The folder of a finished small run."""
     out = tmp_path_factory.mktemp("whole")
-    # `rounds` is given to every stage that has it; co-evolution keeps to one by its own recipe
+    # three rounds of each: SPRO-MM is then measured after the first of three rounds of co-evolution
     recipe = small(out)
     spro("run", recipe, "--out", out / "run")
     return out / "run"

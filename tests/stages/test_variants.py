@@ -53,6 +53,8 @@ def test_full_fine_tuning_by_one_field(tmp_path):
     folder = tmp_path / "b" / "stages" / "01-aesthetics-image" / "fine-tune"
     told = json.loads((folder / "account.json").read_text())
     assert told["parameters"] > 3_000_000 and (folder / "generator" / "model_index.json").exists()
+    configs = list((folder.parent / "outbox" / "generator").rglob("*.json"))
+    assert len(configs) > 5 and not any("_name_or_path" in f.read_text() for f in configs if "token" not in f.name)
 
 
 @pytest.mark.parametrize(
@@ -65,6 +67,8 @@ def test_full_fine_tuning_by_one_field(tmp_path):
         (("--set", "learn.dpo.bata=1"), "learn.dpo: DPOConfig has no field 'bata'; did you mean 'beta'?"),
         (("--set", "learn.dpo.beta=high"), "learn.dpo.beta: expected a number like 0.1, not 'high'"),
         (("--set", "learn.unparsed_reward=null", "--set", "learn.method=grpo"), "'unparsed_reward' is missing"),
+        (("--set", "select.similarity=spro_hf/tiny/clap"), "has no model 'clap'"),
+        (("--hub", "http://127.0.0.1:9", "--set", "rounds=1"), "no connection to http://127.0.0.1:9"),
         (("--set", "rounds"), "is not of the form field=value"),
         (
             ("--set", "guider.adapter={repo: spro/none, revision: v1}"),

@@ -18,10 +18,20 @@ import torch
 from diffusers import AutoencoderTiny, StableDiffusion3Pipeline
 from transformers import CLIPModel, CLIPProcessor
 
+from spro_hf.models import forget_paths
 from spro_hf.tiny.make import generator, guider, pictures, scorers
 from spro_hf.tiny.make.measure import write_card
 
-MINUTES = {"flow": 70, "decoder": 9, "oracle": 9, "clip": 13, "clip again": 21, "pickscore": 8, "judge": 5, "guider": 5}
+MINUTES = {
+    "flow": 70,
+    "decoder": 9,
+    "oracle": 9,
+    "clip": 13,
+    "clip again": 21,
+    "pickscore": 10,
+    "judge": 5,
+    "guider": 6,
+}
 log = logging.getLogger("make world")
 
 
@@ -80,6 +90,7 @@ def assemble(parts: Path, out: Path) -> None:
         _keep(model, CLIPProcessor.from_pretrained(parts / name), out / name)
     for name in ("aesthetic", "engagement", "oracle", "judge", "guider"):
         _copy(parts / name, out / name)
+    forget_paths(out)
 
 
 def _copy(source: Path, target: Path) -> None:

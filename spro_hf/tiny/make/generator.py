@@ -157,13 +157,14 @@ def train_flow(pipe: StableDiffusion3Pipeline, minutes: float, out: Path, seed: 
         losses.append(loss.item())
         if due():
             log.info("flow %.0f%% step %d loss %.4f", 100 * pace.progress, pace.steps, np.mean(losses[-300:]))
-        if saving() or pace.progress >= 1:
+        if saving():  # now and then, for whoever wants to look
             average.swap()
             pipe.save_pretrained(out)
             average.swap()
     average.swap()
     for part in parts:
         part.eval()
+    pipe.save_pretrained(out)
 
 
 def train_decoder(vae: AutoencoderTiny, minutes: float, seed: int = 0, batch: int = 64) -> float:

@@ -34,7 +34,7 @@ def measure_generator(folder: Path, oracle: Oracle, count: int = 600) -> dict[st
     rng = np.random.default_rng(97)
     environment = Environment(load_generator(str(folder)), CALL)
     singles = [_one_object(rng) for _ in range(count)]
-    plain = [caption(replace(t, modifiers=frozenset()), rng) for t in singles]
+    plain = [caption(replace(t, modifiers=frozenset())) for t in singles]
     seen = oracle.read(environment.render(plain, list(range(count))))
     result = {
         "one object: shape and colour right": np.mean(
@@ -50,7 +50,7 @@ def measure_generator(folder: Path, oracle: Oracle, count: int = 600) -> dict[st
     result["one object and a modifier: modifier visible"] = np.mean(shown)
     result["the least visible modifier"] = min(np.mean(shown[i::12]) for i in range(12))
     pairs = [sample_truth(rng, "held-out", single=0.0) for _ in range(count // 2)]
-    texts = [caption(replace(t, modifiers=frozenset()), rng) for t in pairs]
+    texts = [caption(replace(t, modifiers=frozenset())) for t in pairs]
     seen = oracle.read(environment.render(texts, list(range(len(texts)))))
     result["two objects: alignment with the caption"] = np.mean(
         [alignment(read(c), t) for c, t in zip(texts, seen, strict=True)]

@@ -1,0 +1,44 @@
+"""Which prompt and picture a seat is shown next: read off the rows alone, so that a resumed run has the same memory."""
+
+from spro_hf.stages.rounds import account, advance_seats
+from spro_hf.stages.studio import Seat
+
+
+def row(seed, total, prompt, why="", parsed=True):
+    return {"seed_id": seed, "parsed": parsed, "why": why, "total": total, "prompt": prompt, "image": f"picture of {prompt}",
+            "caption_in": f"{seed} before", "image_in": f"{seed}'s picture before", "base_total": 2.0, "measures": "{}",
+            "problem": "" if parsed else "empty prompt"}  # fmt: skip
+
+
+def seats():
+    return [Seat(name, f"caption {name}", f"{name} before", "live picture") for name in "abcd"]
+
+
+ROWS = [
+    row("a", 3.0, "a good"), row("a", 5.0, "a best"), row("a", 9.0, "a far", "similarity below 0.5"),
+    row("b", 4.0, "b far", "similarity below 0.5"), row("b", 0.0, "", "empty prompt", parsed=False),
+    row("c", 4.0, "c good"),
+]  # fmt: skip
+
+
+def test_the_best_that_kept_its_likeness_goes_on():
+    table = seats()
+    advance_seats(table, ROWS, carry=0.5)
+    assert (table[0].shown_prompt, table[0].shown_image) == ("a best", "picture of a best")
+    # all of b's were dropped: it is shown again what its rows say it was shown, whatever this process remembers
+    assert (table[1].shown_prompt, table[1].shown_image) == ("b before", "b's picture before")
+    # the half that is not carried begins again from the caption and a fresh picture
+    assert [(s.shown_prompt, s.shown_image) for s in table[2:]] == [("caption c", None), ("caption d", None)]
+
+
+def test_a_seat_that_was_never_drawn_begins_again():
+    table = seats()
+    advance_seats(table, ROWS, carry=1.0)
+    assert table[2].shown_prompt == "c good" and (table[3].shown_prompt, table[3].shown_image) == ("caption d", None)
+
+
+def test_the_account_of_a_round_and_of_a_round_in_which_nothing_parsed():
+    told = account(ROWS, 1)
+    assert (told["replies"], told["unparsed"], told["too_similar_or_far"]) == (6, 1, 2)
+    assert told["problems"] == {"empty prompt": 1} and told["curves"]["total"]["mean"] == (3 + 5 + 9 + 4 + 4) / 5
+    assert set(account([ROWS[4]], 0)["curves"]) == {"base"}
