@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from spro_hf.errors import UserError
-from spro_hf.schema import Seeds
+from spro_hf.parts import Seeds
 from spro_hf.steps import derive
 from spro_hf.tiny import world
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from spro_hf import recipe, rewards, run, schema, selection
+from spro_hf import parts, recipe, rewards, run, selection
 from spro_hf.errors import UserError
 from spro_hf.strict import parse_yaml
 
@@ -117,8 +117,8 @@ def test_numbers_with_an_exponent_are_numbers():
 
 
 def test_the_schema_knows_every_reward_and_filter():
-    assert set(schema.SCORERS) == set(rewards.REWARDS)
+    assert set(parts.SCORERS) == set(rewards.REWARDS)
     for name, cls in rewards.REWARDS.items():
         parameters = list(inspect.signature(cls.__init__).parameters.values())[1:]
-        assert schema.SCORERS[name] == {p.name: p.default is p.empty for p in parameters}, name
-    assert set(schema.GAINS) == set(selection.GAIN_FILTERS)
+        assert parts.SCORERS[name] == {p.name: p.default is p.empty for p in parameters}, name
+    assert set(parts.GAINS) == set(selection.GAIN_FILTERS)

@@ -16,9 +16,9 @@ from spro_hf.guider.guider import Guider, Task
 from spro_hf.guider.instructions import Reply
 from spro_hf.hub.artifacts import pull
 from spro_hf.models import locate, pinned
+from spro_hf.parts import Guider as GuiderSpec
 from spro_hf.report.progress import Progress
 from spro_hf.schema import Generator, Recipe, Select
-from spro_hf.schema import Guider as GuiderSpec
 from spro_hf.selection import Candidate, select
 from spro_hf.tiny.oracle import Oracle, subject_kept
 from spro_hf.tiny.planted import planted

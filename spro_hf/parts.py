@@ -1,0 +1,162 @@
+"""The parts that recipes are made of, each checked as it is made; a ValueError names the field and the fix."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from spro_hf.strict import nearest
+
+OBJECTIVES = ("aesthetics", "engagement", "preference")
+GAINS = ("above_mean_gain", "above_mean_reward", "above_base_mean")
+LEARN = ("dpo", "grpo", "sft")
+CAPTIONS = ("base", "both")
+# The fields of every reward's constructor, and whether each must be given (a test holds this against the classes).
+SCORERS: dict[str, dict[str, bool]] = {
+    "aesthetic": {"id": True, "backbone": True, "revision": False, "backbone_revision": False},
+    "engagement": {"id": True, "backbone": True, "revision": False, "backbone_revision": False},
+    "pickscore": {"id": True, "revision": False, "processor": False},
+    "clip": {"id": True, "revision": False},
+    "judge": {"id": True, "revision": False},
+}
+
+
+def need(good: bool, message: str) -> None:
+    if not good:
+        raise ValueError(message)
+
+
+@dataclass(frozen=True)
+class Repo:
+    """A repository and the revision of it that is read: a tag, a branch or a commit."""
+
+    repo: str
+    revision: str = "main"
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """Where base captions come from: "world" (the embedded world's own) or a text file, one caption a line."""
+
+    source: str = "world"
+    count: int = 64
+    split: str = "train"
+
+    def __post_init__(self) -> None:
+        need(self.count > 0, f"'count' is {self.count}: an empty seed set teaches nothing; give at least 1.")
+        need(self.split in ("train", "held-out"), f"'split' is '{self.split}'; it is 'train' or 'held-out'.")
+
+
+@dataclass(frozen=True)
+class Guider:
+    """The vision-language model that rewrites prompts, how it is asked, and the adapter it carries."""
+
+    id: str
+    revision: str | None = None
+    adapter: Repo | None = None
+    style: str = "full"
+    reasoning: bool = True
+    word_limit: int | None = 60
+    max_new_tokens: int = 512
+    batch_size: int = 128
+
+    def __post_init__(self) -> None:
+        need(self.batch_size > 0, f"'batch_size' is {self.batch_size}; give at least 1.")
+        need(self.style in ("full", "compact"), f"'style' is '{self.style}'; it is 'full' or 'compact'.")
+
+
+@dataclass(frozen=True)
+class Generator:
+    """A diffusers pipeline, the arguments of its call, and the LoRA it carries."""
+
+    id: str
+    revision: str | None = None
+    lora: Repo | None = None
+    call: dict[str, Any] = field(default_factory=dict)
+    batch_size: int = 64
+
+    def __post_init__(self) -> None:
+        need(self.batch_size > 0, f"'batch_size' is {self.batch_size}; give at least 1.")
+
+
+@dataclass(frozen=True)
+class Select:
+    """Filters of a round: the model and floor of image–image similarity, and the wording of the gain filter."""
+
+    similarity: str
+    similarity_revision: str | None = None
+    min_similarity: float = 0.75
+    gain: str = "above_mean_gain"
+
+    def __post_init__(self) -> None:
+        need(self.gain in GAINS, f"'gain' is '{self.gain}'; {nearest(self.gain, GAINS)}")
+        need(-1 <= self.min_similarity <= 1, f"'min_similarity' is {self.min_similarity}; a cosine lies in [-1, 1].")
+
+
+@dataclass(frozen=True)
+class Lora:
+    """A low-rank adapter; ``targets`` is a regular expression over whole module names, null for the usual layers."""
+
+    rank: int = 8
+    alpha: int = 16
+    targets: str | None = None
+
+
+@dataclass(frozen=True)
+class Learn:
+    """How the guider learns: ``method`` picks TRL's trainer, and the block of that name holds its fields unchanged."""
+
+    method: str = "dpo"
+    dpo: dict[str, Any] = field(default_factory=dict)
+    grpo: dict[str, Any] = field(default_factory=dict)
+    sft: dict[str, Any] = field(default_factory=dict)
+    lora: Lora | None = field(default_factory=Lora)
+    unparsed_reward: float | None = None
+
+    def __post_init__(self) -> None:
+        need(self.method in LEARN, f"'method' is '{self.method}'; {nearest(self.method, LEARN)}")
+        need(
+            self.method != "grpo" or self.unparsed_reward is not None,
+            "the field 'unparsed_reward' is missing; GRPO needs a reward for replies that do not parse, e.g. 0.0.",
+        )
+
+    @property
+    def trainer(self) -> dict[str, Any]:
+        """The fields of the trainer that is used."""
+        return getattr(self, self.method)
+
+
+@dataclass(frozen=True)
+class Finetune:
+    """SPRO-Image: reconstruction of winner pictures; full fine-tuning where lora is null.
+
+    ``captions`` "base" is the paper's: winners under their base captions. "both" shows each winner under the prompt that
+    made it as well, so that a generator that decorates plain captions does not decorate the guider's prompts twice.
+    """
+
+    captions: str = "base"
+    steps: int = 150
+    batch_size: int = 16
+    lr: float = 1e-3
+    warmup: int = 10
+    caption_dropout: float = 0.1
+    lora: Lora | None = field(default_factory=Lora)
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size"):
+            need(getattr(self, name) > 0, f"'{name}' is {getattr(self, name)}; give at least 1.")
+        need(self.captions in CAPTIONS, f"'captions' is '{self.captions}'; {nearest(self.captions, CAPTIONS)}")
+
+
+@dataclass(frozen=True)
+class System:
+    """One thing to compare: a guider (or none) with an adapter (or none), and a generator LoRA (or none)."""
+
+    guided: bool = False
+    adapter: Repo | None = None
+    lora: Repo | None = None
+    best_of: int = 1
+
+    def __post_init__(self) -> None:
+        need(self.best_of > 0, f"'best_of' is {self.best_of}; give at least 1.")
+        need(self.guided or (self.best_of == 1 and not self.adapter), "'best_of' and 'adapter' need `guided: true`.")
