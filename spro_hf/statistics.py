@@ -70,7 +70,7 @@ def strategies(rows: Sequence[dict[str, Any]], least: int = 8) -> list[dict[str,
             stats, (wins, losses) = mean_se(values), counts[kind, phrase]
             told.append({"phrase": phrase, "kind": kind, "effect": stats["mean"], "se": stats["se"], "n": stats["n"],
                          "wins": wins, "losses": losses})  # fmt: skip
-    return sorted(told, key=lambda t: -t["effect"])
+    return sorted(told, key=lambda t: (-t["effect"], t["kind"], t["phrase"]))  # ties too: sets have no order
 
 
 def phrases(row: dict[str, Any]) -> set[tuple[str, str]]:
