@@ -62,12 +62,12 @@ TABLES = {"recipes": recipes, "measured": measured, "world": world}
 def filled(text: str) -> str:
     """The text with every table between its markers written anew."""
     for name, make in TABLES.items():
-        pattern = rf"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)"
+        pattern = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
         if not re.search(pattern, text, re.S):
             sys.exit(
                 f"README.md: the markers of the table '{name}' are missing; write <!-- {name} --> and <!-- /{name} -->"
             )
-        text = re.sub(pattern, lambda m, make=make: m[1] + make() + m[2], text, flags=re.S)
+        text = re.sub(pattern, lambda m, make=make: m[1] + make() + "\n" + m[2], text, flags=re.S)
     return text
 
 
