@@ -68,7 +68,10 @@ def test_full_fine_tuning_by_one_field(tmp_path):
         (("--set", "learn.dpo.beta=high"), "learn.dpo.beta: expected a number like 0.1, not 'high'"),
         (("--set", "learn.unparsed_reward=null", "--set", "learn.method=grpo"), "'unparsed_reward' is missing"),
         (("--set", "select.similarity=spro_hf/tiny/clap"), "has no model 'clap'"),
-        (("--hub", "http://127.0.0.1:9", "--set", "rounds=1"), "no connection to http://127.0.0.1:9"),
+        (
+            ("--hub", "http://127.0.0.1:9", "--set", "rounds=1"),
+            "There is no token; set HF_TOKEN to one that may write.",
+        ),
         (("--set", "rounds"), "is not of the form field=value"),
         (
             ("--set", "guider.adapter={repo: spro/none, revision: v1}"),
@@ -80,6 +83,13 @@ def test_bad_input_is_one_sentence_and_exit_code_2(tmp_path, arguments, words):
     done = spro("run", RECIPES / "1_prompt.yaml", "--out", tmp_path / "run", *arguments, check=False)
     assert done.returncode == 2 and words in done.stderr and done.stderr.count("\n") == 1
     assert not (tmp_path / "run" / "stages").exists()
+
+
+def test_a_hub_that_does_not_answer_is_told_before_anything_is_made(tmp_path):
+    arguments = ("run", RECIPES / "1_prompt.yaml", "--out", tmp_path / "run", "--hub", "http://127.0.0.1:9")
+    done = spro(*arguments, check=False, HF_TOKEN="hf_x")
+    assert done.returncode == 2 and "no connection to http://127.0.0.1:9" in done.stderr
+    assert "hf_x" not in done.stderr and not (tmp_path / "run" / "stages").exists()
 
 
 def test_a_revision_that_does_not_exist_is_named_with_those_that_do(whole):
