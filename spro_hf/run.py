@@ -5,6 +5,7 @@ Nothing heavy is imported before the recipe is checked and the Hub's address is 
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shlex
 import time
@@ -82,8 +83,6 @@ def _stages(path: Path, out: Path, recipes: list[Recipe], hub: str, command: lis
 
 
 def _with_seeds(recipe: Recipe, seeds: Path | None) -> Recipe:
-    import dataclasses
-
     if seeds is None or not isinstance(recipe, PromptRecipe):
         return recipe
     return dataclasses.replace(recipe, seeds=dataclasses.replace(recipe.seeds, source=str(seeds)))

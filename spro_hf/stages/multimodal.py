@@ -26,9 +26,9 @@ def run(room: Room) -> None:
     for step in range(recipe.rounds):
         number = recipe.first_round + step
         folder = play(room, number, seats, studio, guider, name)
-        made = publish.round(room, number, folder)
-        guider, name = open_guider(recipe.guider, str(folder / "guider")), made.pinned
         rows = rollouts.read(folder / "rollouts")
+        made = publish.round(room, number, folder, rows)
+        guider, name = open_guider(recipe.guider, str(folder / "guider")), made.pinned
         advance_seats(seats, rows, recipe.carry)
         tuned = image.train(room, f"generator-v{step + 2}", environment, rows, [recipe.push["rollouts"]])
         newest = {"guider": made, "generator": publish.generator(room, f"v{step + 2}", tuned)}

@@ -24,7 +24,8 @@ def run(room: Room) -> None:
     guider = open_guider(recipe.guider)
     for number in range(1, recipe.rounds + 1):
         folder = play(room, number, seats, studio, guider, name)
-        made = publish.round(room, number, folder)
+        rows = rollouts.read(folder / "rollouts")
+        made = publish.round(room, number, folder, rows)
         # from disk, also when it was made just now: a run that was interrupted goes on from exactly the same weights
         guider, name = open_guider(recipe.guider, str(folder / "guider")), made.pinned
-        advance_seats(seats, rollouts.read(folder / "rollouts"), recipe.carry)
+        advance_seats(seats, rows, recipe.carry)

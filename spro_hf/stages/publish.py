@@ -11,7 +11,6 @@ from spro_hf.diffusion.pipeline import SPROPipeline
 from spro_hf.hub.artifacts import Artifact, resolve
 from spro_hf.hub.cards import fields, render_card
 from spro_hf.models import forget_paths
-from spro_hf.rollouts import read
 from spro_hf.schema import Guider, ImageRecipe, MultimodalRecipe
 from spro_hf.stages.room import Room
 from spro_hf.stages.studio import open_environment, open_guider
@@ -38,10 +37,13 @@ def _fresh(room: Room, name: str) -> Path:
     return folder
 
 
-def round(room: Room, number: int, step: Path) -> Artifact:
-    """Push a round's rollouts, pairs and guider adapter under ``round-<number>``; returns the guider's artifact."""
+def round(room: Room, number: int, step: Path, rows: list[dict[str, Any]]) -> Artifact:
+    """Push a round's rollouts, pairs and guider adapter under ``round-<number>``; returns the guider's artifact.
+
+    ``rows`` are those of the step's rollouts.
+    """
     recipe, push, tag = room.recipe, room.recipe.push, f"round-{number}"
-    account, rows = json.loads((step / "account.json").read_text()), read(step / "rollouts")
+    account = json.loads((step / "account.json").read_text())
     names = {"guider": rows[0]["guider"], "generator": rows[0]["generator"]}
     captions = len({row["seed_id"] for row in rows})
     folder = shutil.copytree(step / "rollouts", _fresh(room, "rollouts"), dirs_exist_ok=True)
@@ -59,9 +61,8 @@ def round(room: Room, number: int, step: Path) -> Artifact:
     _portable(folder, recipe.guider.id, recipe.guider.revision)
     card = _card(
         room, "guider", push["guider"], tag, round=number, base_model=recipe.guider.id, manner=_manner(recipe.guider),
-        call=recipe.generator.call,
-        generator=recipe.generator.id, method=recipe.learn.method, pairs=account["kept_pairs"], seeds=captions,
-        datasets=[push["pairs"]], **NOTHING,
+        call=recipe.generator.call, generator=recipe.generator.id, method=recipe.learn.method, seeds=captions,
+        pairs=account["kept_pairs"], datasets=[push["pairs"]], **NOTHING,
     )  # fmt: skip
     load = (
         "from spro_hf import Guider; "
@@ -122,8 +123,6 @@ def pipeline(room: Room, tag: str, newest: dict[str, Artifact], guider: str | No
         open_guider(recipe.guider, guider), open_environment(recipe.generator, lora).pipe, recipe.guider.id,
         recipe.generator.id, recipe.guider.revision, recipe.generator.revision, recipe.generator.call,
     ).save_pretrained(folder)  # fmt: skip
-    if (folder / "guider").is_dir():
-        _portable(folder / "guider", recipe.guider.id, recipe.guider.revision)
     card = _card(
         room, "pipeline", repo, tag, base_model=[recipe.guider.id, recipe.generator.id], rounds=recipe.rounds,
         guider=newest["guider"].pinned, generator=newest["generator"].pinned, **NOTHING,

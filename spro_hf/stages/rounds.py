@@ -77,7 +77,7 @@ def _learn_from(room: Room, number: int, seats: list[Seat], pairs: list, guider:
         )
     tasks = {seat.seed_id: seat.task(recipe.objective) for seat in seats}
     seed = derive(recipe.seed, recipe.objective, "learn", number)
-    lora = dataclasses.asdict(recipe.learn.lora) if recipe.learn.lora else None
+    lora = dataclasses.asdict(recipe.learn.lora)
     room.progress.say(f"{title} · {recipe.learn.method} on {len(pairs)} pairs")
     if recipe.learn.method == "sft":
         examples = [(tasks[w["seed_id"]], w["reply"]) for w, _ in pairs]
@@ -107,7 +107,7 @@ def _grpo(room: Room, number: int, seats: list[Seat], studio: Studio, guider: Gu
             for row in new
         ]
 
-    lora = dataclasses.asdict(recipe.learn.lora) if recipe.learn.lora else None
+    lora = dataclasses.asdict(recipe.learn.lora)
     room.progress.say(f"{title} · grpo on {len(seats)} seeds")
     seed = derive(recipe.seed, recipe.objective, "learn", number)
     return rows, learn.learn_grpo(guider, tasks, reward, recipe.learn.trainer, folder, seed, lora)

@@ -35,6 +35,7 @@ from spro_hf.tiny.world import (
     caption,
     read,
     sample_modifiers,
+    sample_truth,
 )
 
 log = logging.getLogger(__name__)
@@ -128,19 +129,12 @@ def train_clip(vae: AutoencoderTiny, minutes: float, model: CLIPModel, seed: int
 
 def _pair(rng: np.random.Generator) -> tuple[str, Truth, Truth]:
     """A caption and two pictures to choose from: other style, or other style and something wrong."""
-    truth = scenes_truth(rng)
+    truth = sample_truth(rng, "train")
     plain = caption(replace(truth, modifiers=frozenset()) if rng.random() < 0.7 else truth, rng)
     first, second = (replace(truth, modifiers=sample_modifiers(rng)) for _ in range(2))
     if rng.random() < 0.35:
         second = rival(second, rng)
     return plain, first, second
-
-
-def scenes_truth(rng: np.random.Generator, split: str = "train") -> Truth:
-    """One scene of the split without its picture."""
-    from spro_hf.tiny.world import sample_truth
-
-    return sample_truth(rng, split)
 
 
 def train_pickscore(clip: CLIPModel, vae: AutoencoderTiny, minutes: float, seed: int = 5, batch: int = 48) -> CLIPModel:
