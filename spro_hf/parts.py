@@ -11,6 +11,11 @@ OBJECTIVES = ("aesthetics", "engagement", "preference")
 GAINS = ("above_mean_gain", "above_mean_reward", "above_base_mean")
 LEARN = ("dpo", "grpo", "sft")
 CAPTIONS = ("base", "both")
+SCHEDULERS = ("flow", "ddim")
+DTYPES = ("float32", "bfloat16", "float16")
+TRANSITIONS = ("flow_sde", "cps", "dance", "ddim")
+ADVANTAGES = ("group", "batch_std", "batch")
+KL_VARIANCES = ("true", "without_step", "none")
 # The fields of every reward's constructor, and whether each must be given (a test holds this against the classes).
 SCORERS: dict[str, dict[str, bool]] = {
     "aesthetic": {"id": True, "backbone": True, "revision": False, "backbone_revision": False},
@@ -67,16 +72,24 @@ class Guider:
 
 @dataclass(frozen=True)
 class Generator:
-    """A diffusers pipeline, the arguments of its call, and the LoRA it carries."""
+    """A diffusers pipeline, the arguments of its call, and the LoRA it carries.
+
+    ``scheduler`` "flow" or "ddim" takes the place of one that cannot be played; null leaves the pipeline's own.
+    """
 
     id: str
     revision: str | None = None
     lora: Repo | None = None
     call: dict[str, Any] = field(default_factory=dict)
     batch_size: int = 64
+    scheduler: str | None = None
+    dtype: str = "float32"
 
     def __post_init__(self) -> None:
         need(self.batch_size > 0, f"'batch_size' is {self.batch_size}; give at least 1.")
+        known = self.scheduler is None or self.scheduler in SCHEDULERS
+        need(known, f"'scheduler' is '{self.scheduler}'; {nearest(str(self.scheduler), SCHEDULERS)}")
+        need(self.dtype in DTYPES, f"'dtype' is '{self.dtype}'; {nearest(self.dtype, DTYPES)}")
 
 
 @dataclass(frozen=True)
@@ -141,9 +154,11 @@ class Finetune:
     warmup: int = 10
     caption_dropout: float = 0.1
     lora: Lora | None = field(default_factory=Lora)
+    checkpoint_every: int = 200
+    gradient_checkpointing: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size"):
+        for name in ("steps", "batch_size", "checkpoint_every"):
             need(getattr(self, name) > 0, f"'{name}' is {getattr(self, name)}; give at least 1.")
         need(self.captions in CAPTIONS, f"'captions' is '{self.captions}'; {nearest(self.captions, CAPTIONS)}")
 
@@ -160,3 +175,92 @@ class System:
     def __post_init__(self) -> None:
         need(self.best_of > 0, f"'best_of' is {self.best_of}; give at least 1.")
         need(self.guided or (self.best_of == 1 and not self.adapter), "'best_of' and 'adapter' need `guided: true`.")
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Policy gradient on the denoising chain: where it explores, what it learns from, how far it goes at once.
+
+    ``range`` is the half-open range of steps that may explore, null for all but the last. ``window`` draws a run of so
+    many of them anew at every training step, which alone explore and learn; ``fraction`` lets all of them explore and a
+    share of them, drawn anew, learn. ``guidance: false`` learns without classifier-free guidance from guided rollouts.
+    """
+
+    transition: str = "flow_sde"
+    exploration: float = 0.7
+    range: tuple[int, ...] | None = None
+    window: int | None = None
+    fraction: float | None = None
+    shared_noise: bool = False
+    advantage: str = "group"
+    advantage_clip: float = 5.0
+    clip: float = 1e-4
+    guarded: bool = False
+    kl: float = 0.0
+    kl_variance: str = "true"
+    guidance: bool = True
+    lr: float = 3e-4
+    warmup: int = 0
+    updates: int = 1
+    batch_size: int = 16
+    ema: float | None = None
+    ema_every: int = 1
+    lora: Lora | None = field(default_factory=lambda: Lora(32, 64))
+    gradient_checkpointing: bool = False
+    checkpoint_every: int = 20
+    push_checkpoints: bool = False
+
+    def __post_init__(self) -> None:
+        for name, known in (("transition", TRANSITIONS), ("advantage", ADVANTAGES), ("kl_variance", KL_VARIANCES)):
+            value = getattr(self, name)
+            need(value in known, f"'{name}' is '{value}'; {nearest(value, known)}")
+        for name in ("advantage_clip", "clip", "lr"):
+            need(getattr(self, name) > 0, f"'{name}' is {getattr(self, name):g}; give a number above 0.")
+        for name in ("updates", "batch_size", "checkpoint_every", "ema_every"):
+            need(getattr(self, name) > 0, f"'{name}' is {getattr(self, name)}; give at least 1.")
+        need(
+            self.exploration > 0,
+            f"'exploration' is {self.exploration:g}: a step without noise has no probability to learn from; give e.g. 0.7.",
+        )
+        for name in ("cps", "ddim"):
+            need(
+                self.transition != name or self.exploration <= 1,
+                f"'exploration' is {self.exploration:g}; with '{name}' it is at most 1.",
+            )
+        need(self.kl >= 0, f"'kl' is {self.kl:g}; give 0 or more.")
+        need(self.ema is None or 0 < self.ema < 1, f"'ema' is {self.ema}; give a decay between 0 and 1, e.g. 0.9.")
+        need(self.window is None or self.fraction is None, "'window' and 'fraction' exclude each other; give one.")
+        need(
+            self.fraction is None or 0 < self.fraction <= 1, f"'fraction' is {self.fraction}; it is a share in (0, 1]."
+        )
+        need(
+            self.range is None or (len(self.range) == 2 and 0 <= self.range[0] < self.range[1]),
+            f"'range' is {list(self.range or ())}; give its first step and the step behind its last, e.g. [0, 5].",
+        )
+        need(
+            not self.guarded or self.transition in ("flow_sde", "dance"),
+            f"'guarded' needs the density of flow matching; it goes with flow_sde and dance, not with '{self.transition}'.",
+        )
+        need(
+            self.kl_variance != "without_step" or self.transition in ("flow_sde", "dance"),
+            f"'kl_variance' is 'without_step'; '{self.transition}' has no Δσ in its variance, give true or none.",
+        )
+
+    def explored(self, total: int) -> tuple[int, int]:
+        """First explored step and the one behind the last, of a call of ``total`` steps; ValueError if outside it."""
+        first, last = self.range or (0, total - 1)
+        need(
+            last <= total,
+            f"'range' is [{first}, {last}], but the call has {total} steps (0 to {total - 1}); choose among them.",
+        )
+        need(first < last, f"the call has {total} step; exploring all but the last needs at least 2.")
+        need(
+            self.transition != "cps" or last < total,
+            f"'range' ends at {last}: with 'cps' the last step, {total - 1}, goes to σ = 0 without noise; leave it out.",
+        )
+        if self.window is not None:
+            need(
+                0 < self.window <= last - first,
+                f"'window' is {self.window}, but steps {first} to {last - 1} may explore; give 1 to {last - first}.",
+            )
+        return first, last

@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from spro_hf import parallel
 from spro_hf import recipe as recipes_of
 from spro_hf.errors import UserError
 from spro_hf.schema import MultimodalRecipe, PromptRecipe, Recipe
@@ -39,16 +40,29 @@ def run(
     """  # fmt: skip
     recipes = [_with_seeds(r, seeds) for r in recipes_of.load(path, changes)]
     _check_seeds(recipes)
+    _check_processes(recipes)
     out.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
+        parallel.start()
+        stack.callback(parallel.stop)
         if hub == "local":
             from spro_hf.hub.server import client_environment, start
 
-            server = stack.enter_context(start(out / "hub"))
-            os.environ.update(client_environment(server, out / "cache"))
+            told = None
+            if parallel.first():
+                told = client_environment(stack.enter_context(start(out / "hub")), out / "cache")
+            os.environ.update(parallel.share(told))
         else:
             os.environ["HF_ENDPOINT"] = hub
         return _stages(path, out, recipes, hub, command or [])
+
+
+def _check_processes(recipes: list[Recipe]) -> None:
+    for recipe in recipes:
+        if parallel.world() > 1 and isinstance(recipe, PromptRecipe):
+            raise UserError(
+                f"stage '{recipe.stage}' runs in one process, and there are {parallel.world()}; start it without torchrun."
+            )
 
 
 def _stages(path: Path, out: Path, recipes: list[Recipe], hub: str, command: list[str]) -> Path:
@@ -56,22 +70,32 @@ def _stages(path: Path, out: Path, recipes: list[Recipe], hub: str, command: lis
     from spro_hf import report, results
     from spro_hf.report.progress import Progress
     from spro_hf.report.terminal import print_summary
-    from spro_hf.stages import STAGES
+    from spro_hf.stages import STAGES, TOGETHER
     from spro_hf.stages.room import Room
 
     _quiet()
-    _preflight(path, recipes, hub)
+    first = parallel.first()
+    if first:
+        _preflight(path, recipes, hub)
+        for row in results.unknown_words(recipes):
+            print(f"the embedded world does not know: {', '.join(row['words'])} (in: {row['caption']})", flush=True)
     rooms = []
-    for row in results.unknown_words(recipes):
-        print(f"the embedded world does not know: {', '.join(row['words'])} (in: {row['caption']})", flush=True)
-    with Progress() as progress:
+    with Progress(silent=not first) as progress:
         for i, recipe in enumerate(recipes):
             folder = out / "stages" / f"{i + 1:02d}-{recipe.objective}-{recipe.stage}"
-            room, began = Room(recipe, folder, progress, hub), time.monotonic()
-            if not (folder / "finished").exists():
-                STAGES[recipe.stage](room)
-                write_whole(folder / "finished", str(time.monotonic() - began))
+            together, began = recipe.stage in TOGETHER, time.monotonic()
+            room = Room(recipe, folder, progress, hub, together) if first else None
+            if not parallel.share((folder / "finished").exists()):
+                if together and not first:  # now that the first one has begun the folder
+                    room = Room(recipe, folder, progress, hub, together)
+                if room:
+                    STAGES[recipe.stage](room)
+                parallel.barrier()
+                if first:
+                    write_whole(folder / "finished", str(time.monotonic() - began))
             rooms.append(folder)
+    if not first:
+        return out
     write_whole(out / "recipe.resolved.yaml", yaml.safe_dump_all(map(recipes_of.dump, recipes), sort_keys=False))
     # of a stage that was killed, the go that finished it counts
     spent = sum(float((room / "finished").read_text()) for room in rooms)
@@ -135,7 +159,7 @@ def models_of(recipe: Recipe) -> list[tuple[str, str | None]]:
         found.append((spec["id"], spec.get("revision")))
         if "backbone" in spec:
             found.append((spec["backbone"], spec.get("backbone_revision")))
-    if hasattr(recipe, "guider"):
+    if getattr(recipe, "guider", None):
         found.append((recipe.guider.id, recipe.guider.revision))
     if isinstance(recipe, PromptRecipe):
         found.append((recipe.select.similarity, recipe.select.similarity_revision))

@@ -15,6 +15,7 @@ from spro_hf.parts import (
     Generator,
     Guider,
     Learn,
+    Policy,
     Repo,
     Seeds,
     Select,
@@ -155,11 +156,45 @@ class MultimodalRecipe(PromptRecipe):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReinforceRecipe(Recipe):
+    """Policy gradient: of each of ``prompts`` captions a group of ``group`` pictures, scored; ``steps`` times over."""
+
+    policy: Policy
+    seeds: Seeds = field(default_factory=Seeds)
+    prompts: int = 16
+    group: int = 8
+    steps: int = 100
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("prompts", "group", "steps"):
+            need(getattr(self, name) > 0, f"'{name}' is {getattr(self, name)}; give at least 1.")
+        alone = self.group == 1 and self.policy.advantage != "batch"
+        need(
+            not alone,
+            "'group' is 1: a picture alone is neither better nor worse; give 2 or more, or `advantage: batch`.",
+        )
+        size = self.prompts * self.group
+        need(size > 1, "'prompts' and 'group' are 1: a picture alone is neither better nor worse; give more.")
+        updates = self.policy.updates
+        need(updates <= size, f"policy: 'updates' is {updates}, but a step has {size} pictures; give at most as many.")
+        if isinstance(total := self.generator.call.get("num_inference_steps"), int):
+            try:
+                self.policy.explored(total)
+            except ValueError as error:
+                raise ValueError(f"policy: {error}") from error
+
+    @property
+    def pushes(self) -> tuple[str, ...]:
+        return ("generator",)
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvaluateRecipe(Recipe):
     """Held-out seeds, several noise seeds, every system under every scorer. ``judges`` are scorers nobody trains on."""
 
-    guider: Guider
     systems: dict[str, System]
+    guider: Guider | None = None
     rollouts: tuple[Repo, ...] = ()
     seeds: Seeds = field(default_factory=lambda: Seeds(split="held-out", count=48))
     noise_seeds: int = 2
@@ -171,8 +206,9 @@ class EvaluateRecipe(Recipe):
         need(
             self.systems.get("base") == System(), "systems: 'base' must be there and be empty: gains are taken over it."
         )
-        for name in self.systems:
+        for name, system in self.systems.items():
             need("/" not in name, f"systems: '{name}' holds a '/'; it becomes a file's name, leave that out.")
+            need(self.guider is not None or not system.guided, f"'guider' is missing; the system '{name}' is guided.")
         need(self.noise_seeds > 0, f"'noise_seeds' is {self.noise_seeds}; give at least 1.")
         need(self.temperature > 0, f"'temperature' is {self.temperature:g}; sampling needs one above 0, e.g. 0.7.")
         for judge in self.judges:
@@ -196,5 +232,6 @@ STAGES: dict[str, type[Recipe]] = {
     "prompt": PromptRecipe,
     "image": ImageRecipe,
     "multimodal": MultimodalRecipe,
+    "reinforce": ReinforceRecipe,
     "evaluate": EvaluateRecipe,
 }

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from spro_hf import parallel
 from spro_hf.errors import UserError
 
 
@@ -33,12 +34,14 @@ def difference(old: Any, new: Any, where: str = "") -> str | None:
 class Steps:
     """The steps of one stage under ``folder``. ``identity`` is all that its results depend on (the resolved recipe).
 
+    With ``together`` all processes of the run make each step between them; the first alone makes and names the folders.
+
     Raises:
         UserError: if the folder was begun with another identity; it names the first field that differs.
     """
 
-    def __init__(self, folder: Path, identity: dict[str, Any]):
-        self.folder = folder
+    def __init__(self, folder: Path, identity: dict[str, Any], together: bool = False):
+        self.folder, self.together = folder, together
         mark = folder / "recipe.json"
         if mark.exists():
             told = difference(json.loads(mark.read_text()), json.loads(json.dumps(identity)))
@@ -53,12 +56,22 @@ class Steps:
         """The folder of step ``name``: made by ``make(empty folder)`` unless it is finished already."""
         final = self.folder / name
         if not final.is_dir():
+            self._wait()
             partial = final.with_name(final.name + ".partial")
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
+            if parallel.first():
+                shutil.rmtree(partial, ignore_errors=True)
+                partial.mkdir(parents=True)
+            self._wait()
             make(partial)
-            os.replace(partial, final)
+            self._wait()
+            if parallel.first():
+                os.replace(partial, final)
+            self._wait()
         return final
+
+    def _wait(self) -> None:
+        if self.together:
+            parallel.barrier()
 
 
 def write_whole(file: Path, text: str) -> None:

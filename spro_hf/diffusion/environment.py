@@ -1,17 +1,17 @@
-"""The pipeline is the environment: any diffusers text-to-image pipeline, used through its own ``__call__``.
+"""The pipeline is the environment: any diffusers pipeline, used through its own ``__call__``.
 
-Two small hooks make that enough. A scheduler that probes takes the place of ``pipe.scheduler`` for one call and keeps
-what the denoiser says, so that embeddings, packing and conditioning are the pipeline's own in training too. A memo
-over ``encode_prompt`` encodes a prompt once, however often it is drawn.
+Three small hooks make that enough. A scheduler that plays takes the place of ``pipe.scheduler`` for one call: it records
+a rollout, replays it with gradients, or probes the denoiser at chosen noise levels, so that guidance, embeddings,
+packing and masks are the pipeline's own in training too. ``prepare_latents`` is told where to start. A memo over
+``encode_prompt`` encodes a prompt once, however often it is drawn.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -19,20 +19,41 @@ from diffusers import DDPMScheduler, DiffusionPipeline
 from PIL import Image
 from torch import Tensor
 
+from spro_hf.diffusion.families import UNGUIDED
+from spro_hf.diffusion.hooks import counted, played_by, safe_dtype, starting_from
 from spro_hf.diffusion.memo import remembered_prompts
+from spro_hf.diffusion.player import Play, Probe, Recorder, Replayer, Trajectory, Visit
+from spro_hf.diffusion.schedule import play_with
 from spro_hf.errors import UserError
 from spro_hf.models import locate
 from spro_hf.strict import nearest
 
 # The environment itself decides these; a recipe's `call` may not.
-RESERVED = ("prompt", "generator", "latents", "num_images_per_prompt", "output_type", "return_dict")
-GUIDANCE = ("guidance_scale", "true_cfg_scale")
+RESERVED = (
+    "prompt",
+    "generator",
+    "latents",
+    "num_images_per_prompt",
+    "num_videos_per_prompt",
+    "output_type",
+    "return_dict",
+    "eta",
+)
+# Arguments whose effect goes by the number of a step in the loop: in a replay, which runs few steps, it would be another.
+BY_STEP_NUMBER = ("cfg_trunc_ratio", "skip_guidance_layers", "callback_on_step_end", "callback")
 
 
 def load_generator(
-    id: str, revision: str | None = None, device: str = "cpu", dtype: str = "float32"
+    id: str,
+    revision: str | None = None,
+    device: str | torch.device = "cpu",
+    dtype: str = "float32",
+    scheduler: str | None = None,
 ) -> DiffusionPipeline:
-    """The pipeline behind ``id``: a built-in name, a folder, or a repository of the Hub at ``revision``."""
+    """The pipeline behind ``id``: a built-in name, a folder, or a repository of the Hub at ``revision``.
+
+    ``scheduler`` "flow" or "ddim" gives it one that can be played (see ``schedule.play_with``).
+    """
     folder = locate(id, revision)
     if not (Path(folder) / "model_index.json").is_file():
         raise UserError(f"generator: '{id}' has no model_index.json; name a diffusers pipeline.")
@@ -40,38 +61,9 @@ def load_generator(
     # SD3 without its T5: diffusers loads a component that was saved as null only if it is told so
     absent = {name: None for name, value in index.items() if isinstance(value, list) and value[0] is None}
     pipe = DiffusionPipeline.from_pretrained(folder, dtype=getattr(torch, dtype), use_safetensors=True, **absent)
+    if scheduler:
+        play_with(pipe, scheduler)
     return pipe.to(device)
-
-
-class Probe:
-    """A scheduler of one step at chosen noise levels that keeps the prediction and leaves the latents alone.
-
-    ``timesteps`` has the shape (1, n), so that the ``t`` of the pipeline's loop carries one level per sample.
-    """
-
-    order = 1
-    init_noise_sigma = 1.0
-
-    def __init__(self, scheduler: Any, timesteps: Tensor):
-        self.config = scheduler.config
-        self.timesteps = timesteps[None]
-        self.sigmas = self.timesteps / scheduler.config.num_train_timesteps
-        self.prediction: Tensor | None = None
-
-    def set_timesteps(self, num_inference_steps=None, device=None, timesteps=None, sigmas=None, mu=None) -> None:
-        """Nothing: the levels were chosen already. The arguments are those that pipelines look for."""
-
-    def set_begin_index(self, begin_index: int = 0) -> None:
-        """Nothing: there is one step."""
-
-    def scale_model_input(self, sample: Tensor, timestep: Tensor) -> Tensor:
-        """The sample as it is: ``Environment.noised`` gives it the variance that the denoiser was trained on."""
-        return sample
-
-    def step(self, model_output: Tensor, timestep: Tensor, sample: Tensor, return_dict: bool = True) -> tuple | Any:
-        """Keep ``model_output``."""
-        self.prediction = model_output
-        return SimpleNamespace(prev_sample=sample) if return_dict else (sample,)
 
 
 class Environment:
@@ -82,6 +74,10 @@ class Environment:
         call: keyword arguments handed to the pipeline's ``__call__`` unchanged. An unknown one is a UserError, before
             anything runs.
         batch_size: pictures rendered, or encoded, at once.
+
+    Attributes:
+        calls: how many latents the denoiser has been asked about by ``record`` and ``replay``, each sample of a batch
+            counted; guidance asks twice.
     """
 
     def __init__(self, pipe: DiffusionPipeline, call: dict[str, Any], batch_size: int = 64):
@@ -92,6 +88,7 @@ class Environment:
             if name not in known:
                 raise UserError(f"call: {type(pipe).__name__} has no argument '{name}'; {nearest(name, known)}")
         self.pipe, self.call, self.batch_size, self.known = pipe, dict(call), batch_size, known
+        self.calls = 0
         pipe.set_progress_bar_config(disable=True)
 
     @property
@@ -120,10 +117,10 @@ class Environment:
         with remembered_prompts(self.pipe):
             for start in range(0, len(prompts), self.batch_size):
                 part = slice(start, start + self.batch_size)
-                generators = [torch.Generator().manual_seed(seed) for seed in seeds[part]]
-                pictures += self.pipe(prompt=list(prompts[part]), generator=generators, **self.call).images
+                given = self._given(prompts[part], seeds[part], {})
+                pictures += _pictures(self.pipe(**given, **self.call))
                 if advance:
-                    advance(len(generators))
+                    advance(len(given["prompt"]))
         return pictures
 
     @torch.no_grad()
@@ -135,7 +132,7 @@ class Environment:
         if hasattr(self.pipe, "_pack_latents"):
             raise UserError(f"{type(self.pipe).__name__} packs its latents; fine-tuning it is not supported.")
         parts = [images[i : i + self.batch_size] for i in range(0, len(images), self.batch_size)]
-        with _safe_dtype(self.pipe.vae) as vae:
+        with safe_dtype(self.pipe.vae) as vae:
             x0 = torch.cat([self._posterior(vae, part) for part in parts])
         mean, std = vae.config.get("latents_mean"), vae.config.get("latents_std")
         if mean is not None and std is not None:
@@ -149,25 +146,111 @@ class Environment:
         encoded = vae.encode(pixels.to(vae.device, vae.dtype))
         return encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
 
-    def probe(self, prompts: list[str], latents: Tensor, levels: Tensor) -> Tensor:
+    @torch.no_grad()
+    def record(
+        self,
+        prompts: list[str],
+        seeds: list[int],
+        play: Play,
+        inputs: dict[str, list] | None = None,
+        step_seeds: list[int] | None = None,
+    ) -> tuple[list[Any], Trajectory]:
+        """One batch through the pipeline, played: its pictures (or videos) and what it went through.
+
+        Initial noise and step noise of a sample belong to its seeds alone, so a picture does not depend on its batch.
+        Without explored steps, or with exploration 0, every step is the pipeline's own and so are the pictures.
+
+        Args:
+            prompts, seeds: equally many, at most what fits at once.
+            inputs: per-sample arguments of the call, as {"image": [...]} for an editing pipeline.
+            step_seeds: of the explored steps' noise; ``seeds`` if absent.
+        """
+        if not play.exploration:
+            play = replace(play, steps=())
+        recorder = Recorder(self.pipe.scheduler, play, prompts, seeds if step_seeds is None else step_seeds)
+        given = self._given(prompts, seeds, inputs or {})
+        with played_by(self.pipe, recorder), remembered_prompts(self.pipe), counted(self.denoiser) as asked:
+            out = self.pipe(**given, **self.call)
+        self.calls += sum(asked)
+        if missing := set(play.steps) - set(recorder.taken):
+            raise UserError(
+                f"Step {max(missing)} is to be explored, but the call has {recorder.count} steps (0 to {recorder.count - 1}); "
+                "choose steps among them."
+            )
+        return _pictures(out), Trajectory(
+            list(prompts), list(seeds), inputs or {}, play, recorder.taken, recorder.begin or 0
+        )
+
+    def replay(
+        self,
+        trajectory: Trajectory,
+        visit: Callable[[Visit], None],
+        steps: Iterable[int] | None = None,
+        guidance: bool = True,
+    ) -> None:
+        """Show the explored steps of a trajectory, or ``steps`` of them, under today's weights, with gradients.
+
+        A step that is not shown costs no call of the denoiser. Under the weights, batch and guidance of the recording,
+        log-probabilities come out as they were recorded.
+
+        Args:
+            visit: is called at each step, and does its backward pass there and then.
+            guidance: False leaves classifier-free guidance out of the call.
+        """
+        steps = tuple(sorted(trajectory.taken if steps is None else steps))
+        if not steps:
+            raise UserError("No step of this rollout was explored: set an exploration above 0 and at least one step.")
+        if told := next((name for name in BY_STEP_NUMBER if self.call.get(name) not in (None, 1.0)), None):
+            raise UserError(f"call: '{told}' goes by the step's number, which a replay does not keep; leave it out.")
+        given = self._given(trajectory.prompts, trajectory.seeds, trajectory.inputs) | {"output_type": "latent"}
+        call = self.call if guidance else self.call | self.unguided
+        player = Replayer(self.pipe.scheduler, trajectory, steps, visit)
+        start = trajectory.taken[steps[0]].x
+        with (
+            played_by(self.pipe, player),
+            starting_from(self.pipe, start),
+            remembered_prompts(self.pipe),
+            counted(self.denoiser) as asked,
+        ):
+            inspect.unwrap(type(self.pipe).__call__)(self.pipe, **given, **call)
+        self.calls += sum(asked)
+
+    def probe(
+        self, prompts: list[str], latents: Tensor, levels: Tensor, inputs: dict[str, list] | None = None
+    ) -> Tensor:
         """What the denoiser says about ``latents`` (n, ...) under ``prompts`` at ``levels`` (n,), with gradients.
 
         One call of the pipeline without guidance, through its undecorated ``__call__``. Levels are σ in [0, 1] for
-        flow matching and whole timesteps for DDPM's relatives; the latents are those of ``noised``.
+        flow matching and whole timesteps for DDPM's relatives; latents are laid out as the pipeline's loop has them
+        (packed, where it packs), as ``noised`` makes them.
         """
         scheduler = self.pipe.scheduler
         steps = scheduler.config.num_train_timesteps
         probe = Probe(scheduler, (levels * steps if self.kind == "flow" else levels).to(self.pipe.device))
-        alone = {name: 1.0 for name in GUIDANCE if name in self.known}
-        try:
-            object.__setattr__(self.pipe, "scheduler", probe)  # the pipeline's own setter would rewrite its config
-            inspect.unwrap(type(self.pipe).__call__)(
-                self.pipe, prompt=list(prompts), latents=latents, output_type="latent",
-                **(self.call | alone | {"num_inference_steps": 1}),
-            )  # fmt: skip
-        finally:
-            object.__setattr__(self.pipe, "scheduler", scheduler)
+        call = self.call | self.unguided | {"num_inference_steps": 1}
+        given = self._given(prompts, [0] * len(prompts), inputs or {}) | {"output_type": "latent"}
+        with played_by(self.pipe, probe), starting_from(self.pipe, latents), remembered_prompts(self.pipe):
+            inspect.unwrap(type(self.pipe).__call__)(self.pipe, **given, **call)
         return probe.prediction
+
+    @property
+    def unguided(self) -> dict[str, float]:
+        """Arguments of the call without classifier-free guidance. A scale that is an embedding stays as it is."""
+        embedded = self.denoiser.config.get("guidance_embeds")
+        off = {"true_cfg_scale": 1.0} | ({} if embedded else {"guidance_scale": 1.0})
+        return {n: v for n, v in (off | UNGUIDED.get(type(self.pipe).__name__, {})).items() if n in self.known}
+
+    @property
+    def steps(self) -> int:
+        """How many steps the call has, by its arguments."""
+        default = inspect.signature(type(self.pipe).__call__).parameters["num_inference_steps"].default
+        return self.call.get("num_inference_steps", default)
+
+    def _given(self, prompts: list[str], seeds: list[int], inputs: dict[str, list]) -> dict[str, Any]:
+        """Arguments that differ from sample to sample. Fresh lists and generators: some pipelines change them."""
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        given = {"prompt": list(prompts), "generator": generators, "output_type": "pil"}
+        return given | {name: list(values) for name, values in inputs.items()}
 
     @property
     def kind(self) -> str:
@@ -208,20 +291,14 @@ class Environment:
         return DDPMScheduler.from_config(self.pipe.scheduler.config)
 
 
+def _pictures(out: Any) -> list:
+    """Pictures of a pipeline's output, or videos as lists of frames."""
+    return list(out.frames if hasattr(out, "frames") else out.images)
+
+
 def denoiser_name(pipe: DiffusionPipeline) -> str:
     """ "transformer" or "unet": the pipeline's component that denoises."""
     for name in ("transformer", "unet"):
         if isinstance(getattr(pipe, name, None), torch.nn.Module):
             return name
     raise UserError(f"{type(pipe).__name__} has neither a transformer nor a unet; choose a diffusion pipeline.")
-
-
-@contextmanager
-def _safe_dtype(vae: torch.nn.Module) -> Iterator[torch.nn.Module]:
-    """The autoencoder in float32 for a while if it says that float16 is too narrow for it, as SDXL's does."""
-    dtype = vae.dtype
-    narrow = dtype == torch.float16 and vae.config.get("force_upcast")
-    try:
-        yield vae.to(torch.float32) if narrow else vae
-    finally:
-        vae.to(dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +12,10 @@ import torch
 from diffusers import DiffusionPipeline
 from diffusers.training_utils import _collate_lora_metadata, cast_training_params
 from diffusers.utils import convert_state_dict_to_diffusers
-from peft import LoraConfig, get_peft_model_state_dict
+from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
+from peft.tuners.tuners_utils import BaseTunerLayer
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch.nn import Module, Parameter
 
 from spro_hf.diffusion.environment import denoiser_name
@@ -19,6 +23,7 @@ from spro_hf.errors import UserError
 from spro_hf.models import locate
 
 WEIGHTS = "pytorch_lora_weights.safetensors"
+ABOUT = "lora"  # rank, alpha and targets in the file's header, where diffusers does not write its own
 TARGETS = "to_q|to_k|to_v|to_out.0"  # the attention of every denoiser of diffusers
 
 
@@ -37,14 +42,15 @@ def has_lora(pipe: DiffusionPipeline) -> bool:
 @contextmanager
 def switched(pipe: DiffusionPipeline, on: bool) -> Iterator[None]:
     """The pipeline with its LoRA, if it has one, or for a while without."""
-    off = has_lora(pipe) and not on
-    if off:
-        pipe.disable_lora()
+    denoiser = getattr(pipe, denoiser_name(pipe))
+    layers = [] if on else [m for m in denoiser.modules() if isinstance(m, BaseTunerLayer)]
+    for layer in layers:
+        layer.enable_adapters(False)
     try:
         yield
     finally:
-        if off:
-            pipe.enable_lora()
+        for layer in layers:
+            layer.enable_adapters(True)
 
 
 def add_lora(
@@ -81,7 +87,10 @@ def add_lora(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         try:
-            denoiser.add_adapter(config)
+            if hasattr(denoiser, "add_adapter"):
+                denoiser.add_adapter(config)
+            else:  # PixArt: diffusers has no LoRA for it, PEFT has
+                inject_adapter_in_model(config, denoiser, "default")
         except ValueError as error:
             kinds = sorted(
                 {n.rpartition(".")[2] for n, m in denoiser.named_modules() if isinstance(m, torch.nn.Linear)}
@@ -96,6 +105,17 @@ def save_lora(pipe: DiffusionPipeline, folder: str | Path) -> None:
     name = denoiser_name(pipe)
     denoiser = getattr(pipe, name)
     state = get_peft_model_state_dict(denoiser, adapter_name="default")
+    if not hasattr(pipe, "save_lora_weights"):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        config = denoiser.peft_config["default"]
+        about = {"rank": config.r, "alpha": config.lora_alpha, "targets": config.target_modules}
+        about["targets"] = sorted(about["targets"]) if isinstance(about["targets"], set) else about["targets"]
+        save_file(
+            {f"{name}.{k}": v.contiguous() for k, v in state.items()},
+            Path(folder) / WEIGHTS,
+            {ABOUT: json.dumps(about)},
+        )
+        return
     if name == "unet":
         state = convert_state_dict_to_diffusers(state)
     layers = {f"{name}_lora_layers": {k: v.contiguous() for k, v in state.items()}}
@@ -107,4 +127,19 @@ def load_lora(pipe: DiffusionPipeline, id: str | Path, revision: str | None = No
     folder = Path(locate(str(id), revision))
     if not (folder / WEIGHTS).is_file():
         raise UserError(f"'{id}' holds no {WEIGHTS}; name a LoRA that `save_lora` or diffusers' scripts wrote.")
+    if not hasattr(pipe, "load_lora_weights"):
+        _load_by_peft(pipe, folder / WEIGHTS)
+        return
     pipe.load_lora_weights(str(folder), weight_name=WEIGHTS, adapter_name="default", use_safetensors=True)
+
+
+def _load_by_peft(pipe: DiffusionPipeline, file: Path) -> None:
+    """Load what ``save_lora`` wrote for a pipeline to which diffusers gives no LoRA."""
+    with safe_open(file, "pt") as opened:
+        about = json.loads(opened.metadata()[ABOUT])
+    name = denoiser_name(pipe)
+    denoiser = getattr(pipe, name)
+    config = LoraConfig(r=about["rank"], lora_alpha=about["alpha"], target_modules=about["targets"])
+    inject_adapter_in_model(config, denoiser, "default")
+    state = {key.removeprefix(f"{name}."): value for key, value in load_file(file).items()}
+    set_peft_model_state_dict(denoiser, state, adapter_name="default")

@@ -18,10 +18,15 @@ KEPT = 1024  # prompts; SDXL's embeddings take 1.3 MB each
 def remembered_prompts(pipe: DiffusionPipeline) -> Iterator[None]:
     """Within the context ``pipe.encode_prompt`` remembers, without gradients. On leaving, everything is forgotten.
 
+    A context within another one uses that one's memory.
+
     So do not train a text encoder within: its embeddings would be stale. Any pipeline's ``encode_prompt`` will do; a
-    call that holds something other than a list of prompts and scalars (embeddings, lists) goes through unremembered.
+    call with more than prompts and plain values (embeddings, a negative prompt for each) goes through unremembered.
     """
     before = pipe.__dict__.get("encode_prompt")
+    if getattr(before, "remembers", False):
+        yield
+        return
     pipe.encode_prompt = _remembering(pipe.encode_prompt, inspect.signature(type(pipe).encode_prompt))
     try:
         yield
@@ -41,8 +46,10 @@ def _remembering(encode: Callable[..., Any], signature: inspect.Signature) -> Ca
         rest.pop("self")
         rest |= rest.pop("kwargs", {})
         prompts = rest.pop("prompt", None)
-        plain = all(v is None or isinstance(v, bool | int | float | str | torch.device) for v in rest.values())
-        if not isinstance(prompts, list) or not plain or rest.get("num_images_per_prompt", 1) != 1:
+        prompts = [prompts] if isinstance(prompts, str) else prompts  # FLUX's negative prompt comes alone
+        plain = all(_plain(v) or ("prompt" not in name and _row(v)) for name, v in rest.items())
+        several = any(rest.get(f"num_{what}_per_prompt", 1) != 1 for what in ("images", "videos"))
+        if not isinstance(prompts, list) or not plain or several:
             return encode(*args, **kwargs)
         key = tuple(sorted((name, str(value)) for name, value in rest.items()))
         missing = [p for p in dict.fromkeys(prompts) if (p, key) not in memory]
@@ -50,6 +57,8 @@ def _remembering(encode: Callable[..., Any], signature: inspect.Signature) -> Ca
             # some pipelines take a negative prompt only in the form that the prompt has
             lists = {n: [v] * len(missing) for n, v in rest.items() if "negative" in n and isinstance(v, str)}
             parts = encode(prompt=list(missing), **(rest | lists))
+            if any(_square(part, len(missing)) for part in parts):
+                return encode(*args, **kwargs)  # positions of so many tokens cannot be told from a batch of so many
             for i, prompt in enumerate(missing):
                 memory[prompt, key] = tuple(_one(part, i, len(missing)) for part in parts)
         for prompt in prompts:
@@ -57,11 +66,30 @@ def _remembering(encode: Callable[..., Any], signature: inspect.Signature) -> Ca
         found = list(zip(*(memory[prompt, key] for prompt in prompts), strict=True))
         while len(memory) > KEPT:
             memory.popitem(last=False)
-        if any(len({p.shape for p in pieces if isinstance(p, torch.Tensor)}) > 1 for pieces in found):
+        if any(len(set(map(_shape, pieces))) > 1 for pieces in found):
             return encode(*args, **kwargs)  # padded to the longest of its batch: pieces of two batches do not join
         return tuple(map(_join, found))
 
+    encode_prompt.remembers = True
     return encode_prompt
+
+
+def _plain(value: Any) -> bool:
+    return value is None or isinstance(value, bool | int | float | str | torch.dtype | torch.device)
+
+
+def _row(value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(map(_plain, value))
+
+
+def _shape(piece: Any) -> Any:
+    """What pieces of one part must have in common to be joined: a mask, say, may be missing where nothing is padded."""
+    return piece.shape if isinstance(piece, torch.Tensor) else type(piece)
+
+
+def _square(part: Any, count: int) -> bool:
+    """Whether a part has as many tokens as there are prompts."""
+    return isinstance(part, torch.Tensor) and part.shape[:2] == (count, count)
 
 
 def _one(part: Any, index: int, count: int) -> Any:

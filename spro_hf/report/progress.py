@@ -31,9 +31,9 @@ class Progress:
             progress.advance(task, 64)
     """
 
-    def __init__(self, console: Console | None = None):
-        self.console = console or Console(stderr=True)
-        self.live = self.console.is_terminal
+    def __init__(self, console: Console | None = None, silent: bool = False):
+        self.console = console or Console(stderr=True, quiet=silent)
+        self.live = self.console.is_terminal and not silent
         self._bars = RichProgress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),

@@ -1,5 +1,15 @@
 """The stages: artifacts in, artifacts out."""
 
-from spro_hf.stages import evaluate, image, multimodal, prompt
+from spro_hf.stages import evaluate, image, multimodal, prompt, reinforce
 
-STAGES = {"prompt": prompt.run, "image": image.run, "multimodal": multimodal.run, "evaluate": evaluate.run}
+STAGES = {
+    "prompt": prompt.run,
+    "image": image.run,
+    "multimodal": multimodal.run,
+    "reinforce": reinforce.run,
+    "evaluate": evaluate.run,
+}
+TOGETHER = (
+    "image",
+    "reinforce",
+)  # what all processes do between them; a stage that is not here is the first's, and the others wait

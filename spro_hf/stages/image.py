@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from spro_hf import rollouts
+from spro_hf import parallel, rollouts
 from spro_hf.diffusion.environment import Environment
 from spro_hf.diffusion.finetune import finetune
-from spro_hf.diffusion.lora import save_lora
+from spro_hf.diffusion.learner import Learner
 from spro_hf.errors import UserError
 from spro_hf.hub.artifacts import pull
 from spro_hf.schema import ImageRecipe
 from spro_hf.stages import publish
+from spro_hf.stages.blocks import train_in_blocks
 from spro_hf.stages.room import Room
 from spro_hf.stages.studio import open_environment
 from spro_hf.steps import derive
@@ -39,48 +38,39 @@ def winners(rows: list[dict[str, Any]], captions: str = "base") -> tuple[list[st
     return texts, images
 
 
-def train(room: Room, name: str, environment: Environment, rows: list[dict[str, Any]], datasets: list[str]) -> Path:
-    """Fine-tune the environment's generator on the rows' winners as step ``name``; returns its folder.
+def train(room: Room, name: str, environment: Environment, rows: list[dict[str, Any]]) -> tuple[Path, int]:
+    """Fine-tune the environment's generator on the rows' winners as step ``name``.
 
-    ``datasets`` are the repositories that the rows came from.
+    Returns:
+        The folder that holds it as ``generator``, and how many pictures it learned from.
     """
-    settings = room.recipe.finetune
+    settings, recipe = room.recipe.finetune, room.recipe
+    captions, images = winners(rows, settings.captions)
+    if not captions:
+        raise UserError(f"{room.title}: the rollouts hold no kept candidate; play another round or relax select.gain.")
+    seed = derive(recipe.seed, recipe.objective, name)
+    learner = Learner(
+        environment, lora=settings.lora and vars(settings.lora), lr=settings.lr, warmup=settings.warmup, seed=seed,
+        checkpointing=settings.gradient_checkpointing,
+    )  # fmt: skip
+    x0 = environment.encode(images).cpu()
+    task = room.progress.task(f"{room.title} · {name} · fine-tune", total=settings.steps * settings.batch_size)
 
-    def make(folder: Path) -> None:
-        captions, images = winners(rows, settings.captions)
-        if not captions:
-            raise UserError(
-                f"{room.title}: the rollouts hold no kept candidate; play another round or relax select.gain."
-            )
-        task = room.progress.task(f"{room.title} · {name} · fine-tune", total=settings.steps * settings.batch_size)
-        told = finetune(
-            environment,
-            captions,
-            images,
-            **{key: value for key, value in dataclasses.asdict(settings).items() if key != "captions"},
-            seed=derive(room.recipe.seed, room.recipe.objective, name),
-            advance=lambda n: room.progress.advance(task, n),
-        )
-        if settings.lora:
-            save_lora(environment.pipe, folder / "generator")
-        else:
-            environment.pipe.save_pretrained(folder / "generator")
-        (folder / "account.json").write_text(
-            json.dumps({"pictures": len(set(map(id, images))), "datasets": datasets} | told, indent=1)
-        )
+    def some(steps: range) -> list[dict[str, float]]:
+        losses = finetune(
+            learner, captions, x0, steps=steps, batch_size=settings.batch_size, seed=seed,
+            caption_dropout=settings.caption_dropout, advance=lambda n: room.progress.advance(task, n),
+        )  # fmt: skip
+        return [{"loss": loss} for loss in losses]
 
-    return room.do(name, make)
+    folder, _ = train_in_blocks(room, name, learner, settings.steps, settings.checkpoint_every, some)
+    return folder, len(set(map(id, images)))
 
 
 def run(room: Room) -> None:
     """Fine-tune on the winners of the rollouts that the recipe names; leaves the generator under ``v1``."""
     recipe: ImageRecipe = room.recipe
     rows = [row for repo in recipe.rollouts for row in rollouts.read(pull(repo.repo, "dataset", repo.revision))]
-    folder = train(
-        room,
-        "fine-tune",
-        open_environment(recipe.generator),
-        rows,
-        list(dict.fromkeys(r.repo for r in recipe.rollouts)),
-    )
-    publish.generator(room, "v1", folder)
+    folder, pictures = train(room, "fine-tune", open_environment(recipe.generator), rows)
+    if parallel.first():
+        publish.generator(room, "v1", folder, pictures, list(dict.fromkeys(r.repo for r in recipe.rollouts)))

@@ -30,8 +30,9 @@ def run(room: Room) -> None:
         made = publish.round(room, number, folder, rows)
         guider, name = open_guider(recipe.guider, str(folder / "guider")), made.pinned
         advance_seats(seats, rows, recipe.carry)
-        tuned = image.train(room, f"generator-v{step + 2}", environment, rows, [recipe.push["rollouts"]])
-        newest = {"guider": made, "generator": publish.generator(room, f"v{step + 2}", tuned)}
+        tuned, pictures = image.train(room, f"generator-v{step + 2}", environment, rows)
+        generator = publish.generator(room, f"v{step + 2}", tuned, pictures, [recipe.push["rollouts"]])
+        newest = {"guider": made, "generator": generator}
         trained = {"guider": str(folder / "guider"), "generator": str(tuned / "generator")}
         environment = open_environment(recipe.generator, trained["generator"])
         studio = studio.at(environment, newest["generator"].pinned)

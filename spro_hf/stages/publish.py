@@ -11,7 +11,7 @@ from spro_hf.diffusion.pipeline import SPROPipeline
 from spro_hf.hub.artifacts import Artifact, resolve
 from spro_hf.hub.cards import fields, render_card
 from spro_hf.models import forget_paths
-from spro_hf.schema import Guider, ImageRecipe, MultimodalRecipe
+from spro_hf.schema import Guider, ImageRecipe, MultimodalRecipe, ReinforceRecipe
 from spro_hf.stages.room import Room
 from spro_hf.stages.studio import open_environment, open_guider
 
@@ -86,17 +86,49 @@ def _portable(folder: Path, id: str, revision: str | None) -> None:
         file.write_text(json.dumps(config | {"base_model_name_or_path": id, "revision": revision}, indent=2))
 
 
-def generator(room: Room, tag: str, step: Path) -> Artifact:
-    """Push a fine-tuned generator, a LoRA or the whole pipeline, under ``tag``."""
+def generator(room: Room, tag: str, step: Path, pictures: int, datasets: list[str]) -> Artifact:
+    """Push a generator that learned from so many winner pictures of these datasets under ``tag``."""
     recipe: ImageRecipe | MultimodalRecipe = room.recipe
-    repo, full = recipe.push["generator"], recipe.finetune.lora is None
-    account = json.loads((step / "account.json").read_text())
+    full, told = recipe.finetune.lora is None, {"steps": recipe.finetune.steps, "pictures": pictures}
+    return _generator(room, "generator", tag, step, full, told | {"datasets": datasets})
+
+
+def reinforced(room: Room, tag: str, step: Path, rows: list[dict[str, Any]]) -> Artifact:
+    """Push a generator that learned by policy gradient under ``tag``, with what each training step told."""
+    recipe: ReinforceRecipe = room.recipe
+    told = {name: sum(row[name] for row in rows) for name in ("pictures", "calls", "seconds")} | {"steps": len(rows)}
+    card = {"steps": len(rows), "pictures": told["pictures"], "calls": told["calls"], "policy": vars(recipe.policy),
+            "prompts": recipe.prompts, "group": recipe.group}  # fmt: skip
+    extra = {"training.json": json.dumps(told | {"rows": rows}, indent=1)}
+    return _generator(room, "reinforced", tag, step, recipe.policy.lora is None, card, extra)
+
+
+def _generator(
+    room: Room,
+    template: str,
+    tag: str,
+    step: Path,
+    full: bool,
+    told: dict[str, Any],
+    files: dict[str, str] | None = None,
+) -> Artifact:
+    """Push a trained generator, a LoRA or the whole pipeline."""
+    recipe, repo = room.recipe, room.recipe.push["generator"]
     folder = shutil.copytree(step / "generator", _fresh(room, "generator"), dirs_exist_ok=True)
     forget_paths(folder)
+    for name, text in (files or {}).items():
+        (folder / name).write_text(text, encoding="utf-8")
     card = _card(
-        room, "generator", repo, tag, base_model=recipe.generator.id, full=full, call=recipe.generator.call,
-        pictures=account["pictures"], steps=recipe.finetune.steps, datasets=account["datasets"], **NOTHING,
-    )  # fmt: skip
+        room,
+        template,
+        repo,
+        tag,
+        base_model=recipe.generator.id,
+        full=full,
+        call=recipe.generator.call,
+        **told,
+        **NOTHING,
+    )
     load = "from diffusers import DiffusionPipeline; "
     if full:
         load += f'pipe = DiffusionPipeline.from_pretrained("{repo}", revision="{tag}")'

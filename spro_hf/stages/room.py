@@ -20,13 +20,15 @@ from spro_hf.steps import Steps, write_whole
 class Room:
     """One stage of a run. ``folder`` is the stage's own; its ``published`` holds a note of each artifact on the Hub.
 
-    ``hub`` is "local" or an address: a stage that is finished for one Hub is not for another.
+    ``hub`` is "local" or an address: a stage that is finished for one Hub is not for another. ``together`` says that all
+    processes of the run are in it.
     """
 
     recipe: Recipe
     folder: Path
     progress: Progress
     hub: str = "local"
+    together: bool = False
 
     def __post_init__(self) -> None:
         inputs = {name: resolve(*where) for name, where in self.recipe.inputs.items()}
@@ -35,7 +37,7 @@ class Room:
             for name, where in self.recipe.inputs.items()
         ]
         self.resolved = _resolved(self.recipe)
-        self.steps = Steps(self.folder, {"recipe": self.resolved, "inputs": inputs, "hub": self.hub})
+        self.steps = Steps(self.folder, {"recipe": self.resolved, "inputs": inputs, "hub": self.hub}, self.together)
         self.title = f"{self.recipe.objective} · {self.recipe.stage}"
 
     def do(self, name: str, make: Callable[[Path], None]) -> Path:

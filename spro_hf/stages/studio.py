@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from spro_hf import rewards
+from spro_hf import parallel, rewards
 from spro_hf.diffusion.environment import Environment, load_generator
 from spro_hf.diffusion.lora import load_lora, switched
 from spro_hf.guider.guider import Guider, Task
@@ -54,7 +54,7 @@ def open_guider(spec: GuiderSpec, adapter: str | None = None) -> Guider:
 
 def open_environment(spec: Generator, lora: str | None = None) -> Environment:
     """The generator of a recipe with the LoRA it names, or with the one in the folder ``lora``."""
-    pipe = load_generator(spec.id, spec.revision)
+    pipe = load_generator(spec.id, spec.revision, parallel.device(), spec.dtype, spec.scheduler)
     if lora is None and spec.lora:
         lora = str(pull(spec.lora.repo, "model", spec.lora.revision))
     if lora:

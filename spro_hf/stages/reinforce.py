@@ -1,0 +1,135 @@
+"""Policy gradient: the generator draws groups of pictures, and steps that led to the better ones become likelier."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from spro_hf import parallel, seeds
+from spro_hf.advantages import advantages
+from spro_hf.diffusion.environment import Environment
+from spro_hf.diffusion.learner import Learner
+from spro_hf.diffusion.memo import remembered_prompts
+from spro_hf.diffusion.player import Trajectory
+from spro_hf.diffusion.policy import improve, plan
+from spro_hf.diffusion.schedule import family
+from spro_hf.errors import UserError
+from spro_hf.schema import ReinforceRecipe
+from spro_hf.stages import publish
+from spro_hf.stages.blocks import train_in_blocks
+from spro_hf.stages.room import Room
+from spro_hf.stages.studio import Studio, open_environment
+from spro_hf.statistics import mean_se
+from spro_hf.steps import derive
+
+
+def run(room: Room) -> None:
+    """Train for the recipe's steps; leaves the generator's LoRA under ``v1``, and by choice checkpoints."""
+    recipe: ReinforceRecipe = room.recipe
+    environment = open_environment(recipe.generator)
+    check(recipe, environment)
+    policy = recipe.policy
+    learner = Learner(
+        environment, lora=policy.lora and vars(policy.lora), lr=policy.lr, warmup=policy.warmup, ema=policy.ema,
+        ema_every=policy.ema_every, checkpointing=policy.gradient_checkpointing,
+        seed=derive(recipe.seed, recipe.objective, "reinforce"),
+    )  # fmt: skip
+    game = Game(room, Studio(recipe, environment), learner)
+
+    def left(step: int, folder: Path, rows: list[dict[str, Any]]) -> None:
+        if policy.push_checkpoints and step < recipe.steps and parallel.first():
+            publish.reinforced(room, f"step-{step}", folder, rows)
+
+    folder, rows = train_in_blocks(room, "train", learner, recipe.steps, policy.checkpoint_every, game.play, left)
+    if parallel.first():
+        publish.reinforced(room, "v1", folder, rows)
+
+
+def check(recipe: ReinforceRecipe, environment: Environment) -> None:
+    """Raise a UserError, before anything is rendered, if the generator cannot be played as the recipe says."""
+    kind, transition = family(environment.pipe.scheduler), recipe.policy.transition
+    if (kind == "ddim") != (transition == "ddim"):
+        fits = "ddim" if kind == "ddim" else "flow_sde, cps or dance"
+        name = type(environment.pipe.scheduler).__name__
+        raise UserError(f"policy: 'transition' is '{transition}', but {name} is played with {fits}.")
+    try:
+        recipe.policy.explored(environment.steps)
+    except ValueError as error:
+        raise UserError(f"policy: {error}") from error
+
+
+class Game:
+    """The training steps of a reinforcement recipe. Everything random is derived from the recipe's seed and the step."""
+
+    def __init__(self, room: Room, studio: Studio, learner: Learner):
+        self.room, self.recipe, self.studio, self.learner = room, room.recipe, studio, learner
+        self.start = learner.copy()  # before anything is restored: the weights that the KL holds on to
+        self.captions = [s.caption for s in seeds.load(self.recipe.seeds, self.recipe.seed)]
+
+    def play(self, steps: range) -> list[dict[str, Any]]:
+        """Train for ``steps``; tells of each how its pictures scored and what the update did."""
+        task = self.room.progress.task(f"{self.room.title} · steps {steps.start + 1} to {steps.stop}", total=len(steps))
+        rows = []
+        # remembered for a block and no longer: a run that is continued encodes prompts in the same company again
+        with remembered_prompts(self.learner.environment.pipe):
+            for step in steps:
+                rows.append(self.step(step))
+                self.room.progress.advance(task)
+        return rows
+
+    def draw(self, step: int) -> list[str]:
+        """The captions of a training step: passes over all of them, each shuffled anew, run on from step to step."""
+        count, size = len(self.captions), self.recipe.prompts
+        found = []
+        for place in range(step * size, (step + 1) * size):
+            order = np.random.default_rng(derive(self.recipe.seed, "captions", place // count)).permutation(count)
+            found.append(self.captions[order[place % count]])
+        return found
+
+    def noise(self, step: int, row: int) -> int:
+        """The seed of a picture's noise."""
+        return derive(self.recipe.seed, self.recipe.objective, "reinforce", step, row)
+
+    def step(self, step: int) -> dict[str, Any]:
+        """Draw groups of pictures, score them, update."""
+        recipe, policy, environment, began = self.recipe, self.recipe.policy, self.learner.environment, time.monotonic()
+        before = environment.calls
+        group, size = recipe.group, recipe.prompts * recipe.group
+        captions = [caption for caption in self.draw(step) for _ in range(group)]
+        play, learned = plan(policy, environment.steps, derive(recipe.seed, "steps", step))
+        mine = parallel.share_of(size)
+        parts, scores = [], []
+        for at in range(mine.start, mine.stop, environment.batch_size):
+            rows = range(at, min(mine.stop, at + environment.batch_size))
+            texts = [captions[row] for row in rows]
+            noise = [self.noise(step, row) for row in rows]
+            begin = [self.noise(step, row - row % group) for row in rows] if policy.shared_noise else noise
+            pictures, trajectory = environment.record(texts, begin, play, step_seeds=noise)
+            parts.append(trajectory)
+            measures = self.studio.measure(pictures, texts)
+            scored = self.studio.rewards.score(pictures, texts)
+            scores += [score | measure for score, measure in zip(scored, measures, strict=True)]
+        scores = parallel.gather(scores)
+        groups = torch.arange(size) // group
+        total = torch.tensor([score["total"] for score in scores], dtype=torch.float64)
+        worth = advantages(total, groups, policy.advantage, policy.advantage_clip)
+        alive = [g for g in range(recipe.prompts) if worth[groups == g].any()]
+        told = {"norm": 0.0, "ratio": 0.0, "clipped": 0.0, "kl": 0.0}
+        if alive:
+            drawn = np.random.default_rng(derive(recipe.seed, "parts", step)).permutation(
+                [row for g in alive for row in range(g * group, g * group + group)]
+            )
+            told = improve(
+                self.learner, self.start, Trajectory.join(parts) if parts else None, worth,
+                [sorted(map(int, part)) for part in np.array_split(drawn, policy.updates)], policy, learned,
+            )  # fmt: skip
+        calls = sum(parallel.gather([environment.calls - before]))
+        return {
+            "step": step + 1, "pictures": size, "skipped": recipe.prompts - len(alive), "calls": calls,
+            "seconds": time.monotonic() - began, **told,
+            "scores": {name: mean_se([score[name] for score in scores]) for name in scores[0]},
+        }  # fmt: skip
