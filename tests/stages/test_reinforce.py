@@ -1,0 +1,146 @@
+"""Policy gradient as a user runs it: by the command line, killed, in two processes, and with mistakes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from .conftest import RECIPES, spro
+
+FLOW = RECIPES / "reinforce" / "flow_grpo.yaml"
+SMALL = ("--set", "prompts=2", "--set", "group=4", "--set", "steps=4", "--set", "policy.checkpoint_every=2",
+         "--set", "policy.batch_size=4", "--set", "generator.batch_size=4", "--set", "seeds.count=6",
+         "--set", "generator.call.num_inference_steps=3")  # fmt: skip
+LORA = "generator/pytorch_lora_weights.safetensors"
+
+
+def stage(out: Path) -> Path:
+    return out / "stages" / "01-aesthetics-reinforce"
+
+
+def rows(out: Path) -> list[dict]:
+    """What every training step told, without its time."""
+    found = [json.loads((stage(out) / "train" / f"step-{n}" / "curve.json").read_text()) for n in (2, 4)]
+    return [{k: v for k, v in row.items() if k != "seconds"} for part in found for row in part]
+
+
+def lora(out: Path, step: int = 4) -> dict[str, torch.Tensor]:
+    return load_file(stage(out) / "train" / f"step-{step}" / LORA)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    """A finished small run that pushed its checkpoint."""
+    out = tmp_path_factory.mktemp("reinforce") / "run"
+    spro("run", FLOW, "--out", out, *SMALL, "--set", "policy.push_checkpoints=true")
+    return out
+
+
+def test_it_trains_counts_and_tells(whole):
+    told = rows(whole)
+    assert [row["step"] for row in told] == [1, 2, 3, 4]
+    # 8 pictures a step, two latents each for guidance: 3 steps recorded, 2 of them learned from
+    assert [row["calls"] for row in told] == [8 * 2 * (3 + 2)] * 4
+    assert all(row["scores"]["total"]["n"] == 8 and row["norm"] > 0 for row in told)
+    assert told[0]["scores"]["total"]["mean"] == told[0]["scores"]["aesthetic"]["mean"]
+    assert {"planted", "alignment"} <= told[0]["scores"].keys()
+    moved = lora(whole)
+    assert any(value.abs().max() > 0 for name, value in moved.items() if "lora_B" in name)
+    assert any(not torch.equal(value, lora(whole, 2)[name]) for name, value in moved.items())
+    states = [path.parent.name for path in sorted((stage(whole) / "train").glob("*/state"))]
+    assert states == ["step-4"]  # what is needed to go on is kept of the newest alone
+
+
+def test_artifacts_are_versions_on_the_hub(whole):
+    notes = [json.loads(f.read_text()) for f in sorted((stage(whole) / "published").glob("*.json"))]
+    assert [(note["repo"], note["tag"]) for note in notes] == [
+        ("spro/tiny-aesthetics-flow-grpo", "step-2"), ("spro/tiny-aesthetics-flow-grpo", "v1"),
+    ]  # fmt: skip
+    left = stage(whole) / "outbox" / "generator"
+    training = json.loads((left / "training.json").read_text())
+    assert training["calls"] == 4 * 80 and training["pictures"] == 32 and len(training["rows"]) == 4
+    card = (left / "README.md").read_text()
+    assert "reinforcement-learning" in card and "4 training steps of 2 captions × 4 pictures" in card
+
+
+def test_killed_and_continued_equals_uninterrupted(whole, tmp_path):
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "spro_hf", "run", str(FLOW), "--out", str(out), *SMALL,
+               "--set", "policy.push_checkpoints=true"]  # fmt: skip
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not (stage(out) / "train" / "step-2").is_dir() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert (stage(out) / "train" / "step-2").is_dir() and not (stage(out) / "finished").exists()
+    spro(*command[3:])
+    assert rows(out) == rows(whole)
+    ours, theirs = lora(out), lora(whole)
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def torchrun(*arguments, processes=2) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes),
+         "-m", "spro_hf", *map(str, arguments)],
+        capture_output=True, text=True, timeout=600,
+        env={k: v for k, v in os.environ.items() if not k.startswith("HF_")} | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory) -> Path:
+    """The same small run by two processes."""
+    out = tmp_path_factory.mktemp("two") / "run"
+    process = torchrun("run", FLOW, "--out", out, *SMALL)
+    assert process.returncode == 0, process.stderr[-3000:]
+    return out
+
+
+def test_two_processes_take_the_same_steps_as_one(whole, two):
+    """The same global batch; gradients are added up in another order, and the LoRA ends within rounding."""
+    for a, b in zip(rows(two), rows(whole), strict=True):
+        assert (a["step"], a["pictures"], a["skipped"], a["calls"]) == (b["step"], b["pictures"], b["skipped"], b["calls"])
+    first = [row["scores"]["total"]["mean"] for row in (rows(two)[0], rows(whole)[0])]
+    assert first[0] == pytest.approx(first[1], abs=1e-5)  # the same pictures were drawn
+    ours, theirs = lora(two, 2), lora(whole, 2)
+    away = torch.cat([(ours[name] - theirs[name]).flatten().abs() for name in ours])
+    moved = torch.cat([theirs[name].flatten().abs() for name in ours if "lora_B" in name])
+    print(f"two processes against one, after 2 steps: max {away.max():.2e}, mean {away.mean():.2e}; moved {moved.mean():.2e}")
+    assert away.mean() < 1e-3 * moved.mean()
+    files = sorted(f.name for f in (stage(two) / "train" / "step-4" / "state").glob("generators-*"))
+    assert files == ["generators-0.safetensors", "generators-1.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["group=1"], "'group' is 1: a picture alone is neither better nor worse"),
+        (["policy.exploration=0"], "policy: 'exploration' is 0: a step without noise has no probability"),
+        (["policy.range=[2, 9]"], "policy: 'range' is [2, 9], but the call has 8 steps (0 to 7)"),
+        (["policy.lora.targets=to_nothing"], "lora.targets: 'to_nothing' fits no layer"),
+        (["policy.transition=ddim"], "'transition' is 'ddim', but FlowMatchEulerDiscreteScheduler is played with flow_sde"),
+        (["generator.scheduler=ddim"], "'scheduler' is 'ddim', but FlowMatchEulerDiscreteScheduler predicts"),
+        (["policy.lrr=1"], "unknown field 'lrr'; did you mean 'lr'?"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_drawn(changes, message, tmp_path):
+    out = tmp_path / "run"
+    process = spro("run", FLOW, "--out", out, *[x for change in changes for x in ("--set", change)], check=False)
+    assert process.returncode == 2
+    assert message in process.stderr and process.stderr.count("error:") == 1
+    assert not (stage(out) / "train").exists()
+
+
+def test_stages_of_one_process_say_so(tmp_path):
+    process = torchrun("run", RECIPES / "1_prompt.yaml", "--out", tmp_path / "run")
+    assert process.returncode != 0
+    assert "stage 'prompt' runs in one process, and there are 2; start it without torchrun" in process.stderr
