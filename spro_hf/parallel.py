@@ -98,9 +98,8 @@ def sum_gradients(parameters: list[torch.nn.Parameter]) -> None:
 
 
 def share_of(count: int) -> range:
-    """This process's rows of ``count``: equal runs, the last ones shorter where it does not divide."""
-    each = -(-count // world())
-    return range(min(count, rank() * each), min(count, (rank() + 1) * each))
+    """This process's rows of ``count``: runs of one length, or of two that differ by one."""
+    return range(rank() * count // world(), (rank() + 1) * count // world())
 
 
 def generator_states() -> list[dict[str, Tensor]]:

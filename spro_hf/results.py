@@ -9,8 +9,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from spro_hf import seeds
-from spro_hf.schema import PromptRecipe, Recipe
+from spro_hf.schema import ImageRecipe, PromptRecipe, Recipe, ReinforceRecipe
+from spro_hf.statistics import mean_se
 from spro_hf.steps import write_whole
 
 PACKAGES = ("torch", "transformers", "trl", "diffusers", "peft", "accelerate", "datasets", "evaluate", "huggingface_hub",
@@ -20,6 +23,14 @@ NOTES = [
     "numbers say how the method behaves, not how good it is on real pictures.",
     "The engagement scorer is a stand-in: EngageNet's weights are not public.",
 ]
+TITLES = {  # by whether there is self-play in the run
+    True: ("SPRO", "Self-play reward optimisation: the guider learns from its own wins and losses, the generator from the "
+           "winning pictures."),
+    False: ("Policy gradient", "The generator draws groups of pictures, and the denoising steps that led to the better ones "
+            "become likelier."),
+}  # fmt: skip
+POINTS = 8  # of a training's curve
+MEASURES = ("planted", "alignment", "subject")
 METRICS = {
     "total": ("reward", "reward", "the objective's own reward: what was optimised"),
     "aesthetic": ("reward", "0–10", "the aesthetic scorer: a linear head on CLIP, as LAION's"),
@@ -48,10 +59,12 @@ def gather(folder: Path, recipes: list[Recipe], rooms: list[Path], seconds: floa
             some, counted = _rounds(recipe, room)
             curves += some
             replies += counted
+        if isinstance(recipe, ReinforceRecipe):
+            curves += _training(recipe, room)
+    name, subtitle = TITLES[any(isinstance(r, PromptRecipe | ImageRecipe) for r in recipes)]
     results = {
-        "title": "SPRO on the embedded world" if all(r.oracle for r in recipes) else "SPRO",
-        "subtitle": "Self-play reward optimisation: the guider learns from its own wins and losses, the generator from "
-        "the winning pictures.",
+        "title": f"{name} on the embedded world" if all(r.oracle for r in recipes) else name,
+        "subtitle": subtitle,
         "made": {
             "date": time.strftime("%Y-%m-%d"), "seconds": round(seconds, 1), "seed": recipes[0].seed,
             "versions": {name: version(name) for name in PACKAGES}, "command": command,
@@ -59,7 +72,7 @@ def gather(folder: Path, recipes: list[Recipe], rooms: list[Path], seconds: floa
         "objectives": [t["objective"] for t in told],
         "systems": list(dict.fromkeys(name for t in told for name in t["systems"])),
         "metrics": [_metric(name) for name in names],
-        **{key: [row for t in told for row in t[key]] for key in ("table", "gains", "win_rates", "strategies", "samples")},
+        **{key: [row for t in told for row in t[key]] for key in ("table", "gains", "win_rates", "strategies", "costs", "samples")},
         "curves": curves,
         "prompts": [_before_after(sample) for t in told for sample in t["samples"]],
         "replies": replies,
@@ -85,7 +98,7 @@ def _rounds(recipe: PromptRecipe, room: Path) -> tuple[list[dict[str, Any]], lis
     curves, replies = [], []
     for folder in sorted(room.glob("round-*"), key=lambda f: int(f.name.rpartition("-")[2])):
         number, told = int(folder.name.rpartition("-")[2]), json.loads((folder / "account.json").read_text())
-        where = {"objective": recipe.objective, "stage": recipe.stage, "round": number}
+        where = {"objective": recipe.objective, "stage": recipe.stage, "unit": "round", "round": number}
         counted = ("replies", "unparsed", "problems", "too_similar_or_far", "kept_pairs")
         replies.append(where | {key: told[key] for key in counted})
         for name, value in told["curves"].items():
@@ -94,6 +107,18 @@ def _rounds(recipe: PromptRecipe, room: Path) -> tuple[list[dict[str, Any]], lis
             elif number == 1:
                 curves.append(where | {"round": 0, "name": "total"} | value)
     return sorted(curves, key=lambda row: row["round"]), replies
+
+
+def _training(recipe: ReinforceRecipe, room: Path) -> list[dict[str, Any]]:
+    """Curves of a policy-gradient stage: means over runs of its training steps, each named by its last step."""
+    folders = sorted((room / "train").glob("step-*"), key=lambda f: int(f.name.rpartition("-")[2]))
+    rows = [row for folder in folders for row in json.loads((folder / "curve.json").read_text())]
+    curves = []
+    for some in np.array_split(np.arange(len(rows)), min(POINTS, len(rows))):
+        where = {"objective": recipe.objective, "stage": recipe.method, "unit": "step", "round": rows[some[-1]]["step"]}
+        for name in ("total", *(n for n in MEASURES if n in rows[0]["scores"])):
+            curves.append(where | {"name": name} | mean_se([rows[i]["scores"][name]["mean"] for i in some]))
+    return curves
 
 
 def _before_after(sample: dict[str, Any]) -> dict[str, Any]:
@@ -108,7 +133,7 @@ def unknown_words(recipes: list[Recipe]) -> list[dict[str, Any]]:
     """Training captions with words that the embedded world does not know, with those words."""
     found: dict[str, dict[str, Any]] = {}
     for recipe in recipes:
-        if isinstance(recipe, PromptRecipe) and recipe.oracle:
+        if isinstance(recipe, PromptRecipe | ReinforceRecipe) and recipe.oracle:
             for row in seeds.unknown_words([s.caption for s in seeds.load(recipe.seeds, recipe.seed)]):
                 found[row["caption"]] = row
     return list(found.values())

@@ -9,6 +9,7 @@ import dataclasses
 import os
 import shlex
 import time
+from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import yaml
 from spro_hf import parallel
 from spro_hf import recipe as recipes_of
 from spro_hf.errors import UserError
-from spro_hf.schema import MultimodalRecipe, PromptRecipe, Recipe
+from spro_hf.schema import MultimodalRecipe, PromptRecipe, Recipe, ReinforceRecipe
 from spro_hf.steps import write_whole
 
 
@@ -107,7 +108,7 @@ def _stages(path: Path, out: Path, recipes: list[Recipe], hub: str, command: lis
 
 
 def _with_seeds(recipe: Recipe, seeds: Path | None) -> Recipe:
-    if seeds is None or not isinstance(recipe, PromptRecipe):
+    if seeds is None or not isinstance(recipe, PromptRecipe | ReinforceRecipe):
         return recipe
     return dataclasses.replace(recipe, seeds=dataclasses.replace(recipe.seeds, source=str(seeds)))
 
@@ -133,6 +134,10 @@ def _preflight(path: Path, recipes: list[Recipe], hub: str) -> None:
         check_token()
 
     made: set[tuple[str, str, str]] = set()
+    methods = Counter((r.objective, r.method) for r in recipes if isinstance(r, ReinforceRecipe))
+    for (objective, method), count in methods.items():
+        if count > 1:
+            raise UserError(f"{path.name}: {count} stages of {objective} are called '{method}'; give each its own 'method'.")
     for recipe in recipes:
         if isinstance(recipe, PromptRecipe):
             learn.check(recipe.learn.method, recipe.learn.trainer)
@@ -180,6 +185,9 @@ def outputs(recipe: Recipe) -> set[tuple[str, str, str]]:
             found |= {(push["generator"], "model", f"v{i + 2}") for i in range(recipe.rounds)}
             found.add((push["pipeline"], "model", "v1"))
         return found
+    if isinstance(recipe, ReinforceRecipe) and recipe.policy.push_checkpoints:
+        every = range(recipe.policy.checkpoint_every, recipe.steps, recipe.policy.checkpoint_every)
+        return {(push["generator"], "model", tag) for tag in ("v1", *(f"step-{step}" for step in every))}
     return {(repo, "dataset" if what == "results" else "model", "v1") for what, repo in push.items()}
 
 

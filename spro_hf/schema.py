@@ -157,9 +157,13 @@ class MultimodalRecipe(PromptRecipe):
 
 @dataclass(frozen=True, kw_only=True)
 class ReinforceRecipe(Recipe):
-    """Policy gradient: of each of ``prompts`` captions a group of ``group`` pictures, scored; ``steps`` times over."""
+    """Policy gradient: of each of ``prompts`` captions a group of ``group`` pictures, scored; ``steps`` times over.
+
+    ``method`` is what the recipe's settings are known as; it stands in the card and in the report.
+    """
 
     policy: Policy
+    method: str = "policy gradient"
     seeds: Seeds = field(default_factory=Seeds)
     prompts: int = 16
     group: int = 8

@@ -18,6 +18,7 @@ from spro_hf.report.reading import known, number
 BAR_HEIGHT = 16
 PLOT = (52, 322)  # left and right end of the x axis of a curve chart
 WIDTH = 340
+LETTER = 6.2  # pixels that a letter of an axis takes, on the safe side
 STAGE_GAP = 1.8  # steps between the last round of a stage and the first of the next
 
 
@@ -32,10 +33,11 @@ class Curve:
 
 @dataclass(frozen=True)
 class Panel:
-    """One y axis with its curves."""
+    """One y axis with its curves. It covers ``ends``: charts that stand side by side are told the same."""
 
     label: str
     curves: tuple[Curve, ...]
+    ends: tuple[float, float]
     height: int = 130
 
 
@@ -93,18 +95,19 @@ def ticks(low: float, high: float, most: int = 4) -> list[float]:
     raise AssertionError("a step of twenty powers covers any range")
 
 
-def curves(title: str, panels: Sequence[Panel], places: Sequence[tuple[str, str]]) -> Markup:
+def curves(title: str, panels: Sequence[Panel], places: Sequence[tuple[str, str]], unit: str = "round") -> Markup:
     """Stacked panels over one x axis.
 
     Args:
         title: what the chart shows, for screen readers.
-        places: (stage, round) of every place on the x axis; a line is drawn only within a stage.
+        places: (stage, round or step) of every place on the x axis; a line is drawn only within a stage.
+        unit: what is counted there, "round" or "step".
     """
     parts, y = [], 10
     for panel in panels:
         parts.append(_panel(panel, places, y))
         y += panel.height + 22
-    parts.append(_x_axis(places, y - 22))
+    parts.append(_x_axis(places, y - 22, unit))
     height = y + 24
     return Markup(
         f'<svg class="curves" viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(title)}">'
@@ -122,8 +125,7 @@ def _x(place: int, places: Sequence[tuple[str, str]]) -> float:
 
 
 def _panel(panel: Panel, places: Sequence[tuple[str, str]], top: int) -> str:
-    points = [p for curve in panel.curves for p in curve.points]
-    marks = ticks(min(m - s for _, m, s in points), max(m + s for _, m, s in points), 4 if panel.height > 100 else 2)
+    marks = ticks(*panel.ends, 4 if panel.height > 100 else 2)
     low, high = marks[0], marks[-1]
     bottom = top + panel.height
 
@@ -160,18 +162,33 @@ def _curve(curve: Curve, places: Sequence[tuple[str, str]], at) -> str:
     return "".join(parts)
 
 
-def _x_axis(places: Sequence[tuple[str, str]], y: int) -> str:
-    """Round numbers under the places and the stage's name under each run of them, a hairline between stages."""
+def _x_axis(places: Sequence[tuple[str, str]], y: int, unit: str) -> str:
+    """Numbers under the places and the stage's name under each run of them, a hairline between stages."""
     parts, start = [], 0
-    for i, (stage, round_name) in enumerate(places):
-        x = _x(i, places)
-        parts.append(f'<text x="{x:.1f}" y="{y + 15}" class="tick" text-anchor="middle">{escape(round_name)}</text>')
-        if i + 1 == len(places) or places[i + 1][0] != stage:
-            middle = (_x(start, places) + x) / 2
-            label = f"{escape(stage)} · round" if i > start else escape(stage)
-            parts.append(f'<text x="{middle:.1f}" y="{y + 32}" class="axis-label" text-anchor="middle">{label}</text>')
-            if i + 1 < len(places):
-                edge = (x + _x(i + 1, places)) / 2
-                parts.append(f'<line x1="{edge:.1f}" x2="{edge:.1f}" y1="10" y2="{y + 34}" class="rule dash"/>')
-            start = i + 1
+    for end, (stage, _) in enumerate(places):
+        if end + 1 < len(places) and places[end + 1][0] == stage:
+            continue
+        for i in _numbered(places, start, end):
+            x, text = _x(i, places), escape(places[i][1])
+            parts.append(f'<text x="{x:.1f}" y="{y + 15}" class="tick" text-anchor="middle">{text}</text>')
+        middle = (_x(start, places) + _x(end, places)) / 2
+        label = f"{stage} · {unit}" if end > start or unit != "round" else stage
+        if len(label) * LETTER > PLOT[1] - PLOT[0]:
+            label = unit
+        parts.append(
+            f'<text x="{middle:.1f}" y="{y + 32}" class="axis-label" text-anchor="middle">{escape(label)}</text>'
+        )
+        if end + 1 < len(places):
+            edge = (_x(end, places) + _x(end + 1, places)) / 2
+            parts.append(f'<line x1="{edge:.1f}" x2="{edge:.1f}" y1="10" y2="{y + 34}" class="rule dash"/>')
+        start = end + 1
     return "".join(parts)
+
+
+def _numbered(places: Sequence[tuple[str, str]], start: int, end: int) -> list[int]:
+    """The places of a stage whose numbers have room side by side: its last, and every so many from its first on."""
+    if start == end:
+        return [end]
+    room = max(len(number) for _, number in places[start : end + 1]) * LETTER + 6
+    every = math.ceil(room / (_x(start + 1, places) - _x(start, places)))
+    return [*(i for i in range(start, end, every) if end - i >= every), end]

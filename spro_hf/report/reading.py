@@ -1,14 +1,9 @@
-"""Reading results.json: look-ups, numbers in words, and the verdict that stands at the top of every report.
-
-"Rises" and "falls" are told by standard errors: a change counts as clear beyond two of them. The error of a difference
-in alignment is taken as if the two systems were measured on different captions, which errs on the careful side.
-"""
+"""Reading results.json: look-ups, and numbers in words."""
 
 from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +13,9 @@ FIELDS = (
     *("title", "subtitle", "made", "objectives", "systems", "metrics", "table", "gains", "curves", "win_rates"),
     *("strategies", "samples", "prompts", "replies", "artifacts", "unknown_words", "notes"),
 )
+PER_CALLS = 100_000
+LETTERS = {10**3: "k", 10**6: "M", 10**9: "G"}
 OWN_REWARD = {"aesthetics": "aesthetic", "engagement": "engagement", "preference": "pickscore"}
-UNTRAINED = ("base", "untrained guider", "best-of-n")
-CLEAR = 2.0  # standard errors
 
 
 def load_results(folder: Path) -> dict[str, Any]:
@@ -65,6 +60,22 @@ def kind_of(results: dict[str, Any], kind: str) -> str | None:
     return kind if kind in names else next(iter(names), None)
 
 
+def costs(results: dict[str, Any], objective: str) -> list[dict[str, Any]]:
+    """The systems learned by policy gradient with what their training took and what came of it.
+
+    Added to each row: ``minutes`` of all its processes together, and the relative gain ``per_calls`` (100,000 calls of
+    the denoiser) and ``per_minute`` (of one process). Results written before there was policy gradient have no such
+    list, and so no rows.
+    """
+    found = []
+    for row in results.get("costs", []):
+        if row["objective"] == objective:
+            minutes = row["seconds"] * row["processes"] / 60
+            per = {"per_calls": row["proxy"] / row["calls"] * PER_CALLS, "per_minute": row["proxy"] / minutes}
+            found.append(row | {"minutes": minutes} | per)
+    return found
+
+
 def newest(results: dict[str, Any]) -> list[dict[str, Any]]:
     """One artifact per repository, the one published last, with the tags before it as ``earlier``."""
     found: dict[tuple[str, str], dict[str, Any]] = {}
@@ -106,114 +117,33 @@ def percent(fraction: float | None, signed: bool = True) -> str:
     return f"{value:{'+' if signed else ''}.{digits}f}%".replace("-", "−")
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """What happened to one objective. ``proxy`` and ``planted`` are relative gains of ``system`` over the base."""
-
-    objective: str
-    system: str
-    proxy: float
-    proxy_se: float
-    planted: float | None
-    planted_se: float | None
-    untrained: float | None
-    learned: bool
-    words: str
+def rate(fraction: float | None) -> str:
+    """As ``percent``, but never fewer than two significant digits: +4.5%, +0.062%."""
+    if not known(fraction) or fraction == 0 or abs(fraction) >= 0.01:
+        return percent(fraction)
+    value = 100 * fraction
+    return f"{value:+.{1 - math.floor(math.log10(abs(value)))}f}%".replace("-", "−")
 
 
-@dataclass(frozen=True)
-class Warning:
-    """A system whose proxy rose while ``fell`` (sentences) fell; ``clear`` beyond two standard errors."""
-
-    objective: str
-    system: str
-    proxy: float
-    clear: bool
-    fell: list[str] = field(default_factory=list)
+def points(fraction: float | None, signed: bool = True) -> str:
+    """A difference of shares in percentage points: −2.0, +0.6."""
+    if not known(fraction):
+        return "–"
+    value = round(100 * fraction, 1)
+    return f"{value:{'+' if signed and value else ''}.1f}".replace("-", "−") if value else "0.0"
 
 
-def trained(results: dict[str, Any]) -> list[str]:
-    """The systems that learned something: all but the base, the untrained guider and best-of-n."""
-    return [s for s in results["systems"] if s not in UNTRAINED]
+def count(value: int) -> str:
+    """A whole number with its thousands apart: 284,160."""
+    return f"{value:,}"
 
 
-def verdict(results: dict[str, Any], objective: str) -> Verdict | None:
-    """Judge the trained system with the highest proxy gain; None if no trained system was measured."""
-    gains = {g["system"]: g for g in rows(results, "gains", objective=objective)}
-    candidates = [gains[s] for s in trained(results) if s in gains and known(gains[s]["proxy"])]
-    if not candidates:
-        return None
-    best = max(candidates, key=lambda g: g["proxy"])
-    before = gains.get("untrained guider", {}).get("proxy")
-    planted, planted_se = best["planted"], best["planted_se"]
-    above_base = best["proxy"] > CLEAR * best["proxy_se"]
-    above_untrained = not known(before) or best["proxy"] > before
-    confirmed = not known(planted) or planted > CLEAR * (planted_se or 0.0)
-    if not above_base:
-        words = "The reward did not rise clearly above the base."
-    elif not above_untrained:
-        words = "Above the base, but no better than the untrained guider: nothing was learned."
-    elif known(planted) and planted < -CLEAR * (planted_se or 0.0):
-        words = "The proxy rose while the planted truth fell: the scorer was gamed."
-    elif not confirmed:
-        words = "The proxy rose; the planted truth did not clearly follow."
-    elif known(planted):
-        words = "The proxy rose, and the planted truth with it."
-    else:
-        words = "The reward rose; there is no planted truth here to check it against."
-    learned = above_base and above_untrained and confirmed
-    return Verdict(
-        objective, best["system"], best["proxy"], best["proxy_se"], planted, planted_se, before, learned, words
-    )
+def short_count(value: int) -> str:
+    """A whole number in few letters: 950, 12.8k, 1.2M."""
+    size = next((size for size in (10**9, 10**6, 10**3) if value >= 0.9995 * size), None)
+    return f"{value / size:.3g}{LETTERS[size]}" if size else str(value)
 
 
-def warnings(results: dict[str, Any], objective: str) -> list[Warning]:
-    """Hacking watch: every system but the base whose proxy rises while the planted truth or the alignment falls.
-
-    A change smaller than one standard error is not told; a fall smaller than two is told as perhaps noise.
-    """
-    base = first(results, "table", objective=objective, system="base", metric="alignment")
-    found = []
-    for gain in rows(results, "gains", objective=objective):
-        if gain["system"] == "base" or not known(gain["proxy"]) or gain["proxy"] <= (gain["proxy_se"] or 0.0):
-            continue
-        falls = [_fall("planted truth", percent(gain["planted"]), gain["planted"], gain["planted_se"])]
-        cell = first(results, "table", objective=objective, system=gain["system"], metric="alignment")
-        if base and cell and known(base["mean"]) and known(cell["mean"]):
-            error = math.hypot(base["se"] or 0.0, cell["se"] or 0.0)
-            told = f"{number(base['mean'])} to {number(cell['mean'])}"
-            falls.append(_fall("alignment with the caption", told, cell["mean"] - base["mean"], error))
-        falls = [fall for fall in falls if fall]
-        if falls:
-            clear = any(is_clear for _, is_clear in falls)
-            found.append(Warning(objective, gain["system"], gain["proxy"], clear, [text for text, _ in falls]))
-    return found
-
-
-def _fall(what: str, told: str, change: float | None, se: float | None) -> tuple[str, bool] | None:
-    error = se or 0.0
-    if not known(change) or change >= 0 or -change <= error:
-        return None
-    clear = -change > CLEAR * error
-    return f"{what} falls ({told}{'' if clear else ', perhaps noise'})", clear
-
-
-def headline(results: dict[str, Any]) -> tuple[str, str]:
-    """One short verdict and one sentence with the average gains over the objectives; both empty without gains."""
-    verdicts = [v for v in (verdict(results, o) for o in results["objectives"]) if v]
-    if not verdicts:
-        return "", ""
-    good, total = sum(v.learned for v in verdicts), len(verdicts)
-    if good == total:
-        short = "It learned." if total == 1 else f"It learned on all {total} objectives."
-    else:
-        short = "It did not learn." if good == 0 else f"It learned on {good} of {total} objectives."
-    proxies = sum(v.proxy for v in verdicts) / total
-    planted = [v.planted for v in verdicts if known(v.planted)]
-    where = " on average" if total > 1 else ""
-    text = f"The best trained system of each objective moves its own reward by {percent(proxies)}{where} over the base"
-    if total == 1:
-        text = f"{verdicts[0].system} moves its own reward by {percent(proxies)} over the base"
-    if planted:
-        text += f", and the planted truth, which nothing was trained on, by {percent(sum(planted) / len(planted))}"
-    return short, text + "."
+def minutes(seconds: float) -> str:
+    """Seconds as minutes: 12.5; 0.07 below one."""
+    return f"{seconds / 60:.{1 if seconds >= 57 else 2}f}"

@@ -11,10 +11,10 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from spro_hf.report import reading
-from spro_hf.report.reading import first, own_metric, percent
+from spro_hf.report import reading, verdict
+from spro_hf.report.reading import first, number, own_metric, percent, points, rate, short_count
 
-WIDE = 100  # columns from which on alignment and judge are told with their errors
+WIDE = 100  # columns from which on alignment and judge are told with their errors, and costs with pictures and rewards
 
 
 LOCAL = "http://127.0.0.1:8642"  # where `spro-hf hub serve` listens
@@ -30,27 +30,35 @@ def print_summary(results: dict[str, Any], console: Console | None = None, folde
         folder: the run's folder, to tell where report.html and results.json are.
     """
     console = console or Console()
-    short, sentence = reading.headline(results)
+    short, sentence = verdict.headline(results)
     console.print(Text(results["title"], style="bold"))
     if short:
         console.print(Text.assemble((short, "bold"), " ", sentence))
     if results["table"]:
         console.print(_table(results, console.width >= WIDE))
+    if results.get("costs"):
+        console.print()
+        console.print(_costs(results, console.width >= WIDE))
     for objective in results["objectives"]:
-        for warning in reading.warnings(results, objective):
+        for warning in verdict.warnings(results, objective):
             mark = ("Hacking watch: ", "bold yellow" if warning.clear else "yellow")
             told = f"{objective}, {warning.system}: proxy {percent(warning.proxy)}, but {' and '.join(warning.fell)}."
             console.print(Text.assemble(mark, told))
     _whereabouts(results, console, folder)
 
 
+def _empty(columns: list[str]) -> Table:
+    """Names at the left, numbers at the right."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+    for column in columns:
+        table.add_column(column, justify="left" if column == columns[0] else "right", no_wrap=True)
+    return table
+
+
 def _table(results: dict[str, Any], wide: bool) -> Table:
     judge, planted = reading.kind_of(results, "judge"), reading.kind_of(results, "planted")
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
-    table.add_column("system", no_wrap=True)
     columns = ["own reward", "gain", *(["planted", "gain"] if planted else []), "align", *(["judge"] if judge else [])]
-    for column in columns:
-        table.add_column(column, justify="right", no_wrap=True)
+    table = _empty(["system", *columns])
     for objective in results["objectives"]:
         own = own_metric(results, objective)
         cells = {r["system"]: r for r in reading.rows(results, "table", objective=objective, metric=own)}
@@ -80,6 +88,27 @@ def _line(
     if planted:
         line += [told(planted), percent(gain["planted"]) if gain else ""]
     return [*line, told("alignment", wide), *([told(judge, wide)] if judge else [])]
+
+
+def _costs(results: dict[str, Any], wide: bool) -> Table:
+    """What training by policy gradient took and gave; alignment in percentage points."""
+    some = ["steps", *(["pictures"] if wide else []), "calls", "min", *(["reward"] if wide else [])]
+    table = _empty(["what it cost", *some, "gain", "planted", "align pt", "/100k", "/min"])
+    for objective in results["objectives"]:
+        found = reading.costs(results, objective)
+        if found:
+            table.add_row(f"[bold]{escape(objective)}[/]")
+        for row in found:
+            took = reading.minutes(row["seconds"]) + (f"×{row['processes']}" if row["processes"] > 1 else "")
+            table.add_row(
+                escape(row["system"]), str(row["steps"]), *([short_count(row["pictures"])] if wide else []),
+                short_count(row["calls"]), took,
+                *([f"{number(row['base'])} → {number(row['reward'])}"] if wide else []),
+                percent(row["proxy"]), percent(row["planted"]), points(row["alignment"]), rate(row["per_calls"]),
+                rate(row["per_minute"]),
+            )  # fmt: skip
+        table.add_section()
+    return table
 
 
 def _whereabouts(results: dict[str, Any], console: Console, folder: Path | None) -> None:

@@ -177,9 +177,36 @@ def _tell(room: Room, rows: dict[str, list[dict[str, Any]]], folder: Path) -> No
         "unparsed": {name: sum(not row["parsed"] for row in found) for name, found in rows.items()},
         "table": table, "gains": gains, "win_rates": against,
         "strategies": [{"objective": objective} | s for s in strategies(played)],
+        "costs": _costs(recipe, gains, means),
         "samples": _samples(recipe, rows, folder), "unknown_words": seeds.unknown_words([r["base_caption"] for r in rows["base"]]),
     }  # fmt: skip
     (folder / "told.json").write_text(json.dumps(told, indent=1))
+
+
+def _costs(
+    recipe: EvaluateRecipe, gains: list[dict[str, Any]], means: dict[str, dict[str, list[float]]]
+) -> list[dict[str, Any]]:
+    """What each system learned by policy gradient took to train, beside what it gained and how far captions are obeyed."""
+    found = []
+    for name, system in recipe.systems.items():
+        if not system.lora:
+            continue
+        file = pull(system.lora.repo, "model", system.lora.revision) / "training.json"
+        if not file.exists():
+            continue  # SPRO-Image: it learns from pictures that were drawn before
+        told = json.loads(file.read_text())
+        gain = next(g for g in gains if g["system"] == name)
+        reward = {"reward": mean_se(means[name]["total"])["mean"], "base": mean_se(means["base"]["total"])["mean"]}
+        alignment = {"mean": None, "se": None}
+        if "alignment" in means[name]:
+            pairs = zip(means[name]["alignment"], means["base"]["alignment"], strict=True)
+            alignment = mean_se([after - before for after, before in pairs])
+        found.append(
+            {key: told[key] for key in ("method", "steps", "pictures", "calls", "seconds", "cpu_seconds", "processes")}
+            | {key: gain[key] for key in ("objective", "system", "proxy", "proxy_se", "planted", "planted_se")}
+            | reward | {"alignment": alignment["mean"], "alignment_se": alignment["se"]}
+        )  # fmt: skip
+    return found
 
 
 def _samples(recipe: EvaluateRecipe, rows: dict[str, list[dict[str, Any]]], folder: Path) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from spro_hf import parallel
 from spro_hf.diffusion.pipeline import SPROPipeline
 from spro_hf.hub.artifacts import Artifact, resolve
 from spro_hf.hub.cards import fields, render_card
@@ -96,9 +97,10 @@ def generator(room: Room, tag: str, step: Path, pictures: int, datasets: list[st
 def reinforced(room: Room, tag: str, step: Path, rows: list[dict[str, Any]]) -> Artifact:
     """Push a generator that learned by policy gradient under ``tag``, with what each training step told."""
     recipe: ReinforceRecipe = room.recipe
-    told = {name: sum(row[name] for row in rows) for name in ("pictures", "calls", "seconds")} | {"steps": len(rows)}
+    told = {name: sum(row[name] for row in rows) for name in ("pictures", "calls", "seconds", "cpu_seconds")}
+    told |= {"steps": len(rows), "method": recipe.method, "processes": parallel.world()}
     card = {"steps": len(rows), "pictures": told["pictures"], "calls": told["calls"], "policy": vars(recipe.policy),
-            "prompts": recipe.prompts, "group": recipe.group}  # fmt: skip
+            "prompts": recipe.prompts, "group": recipe.group, "method": recipe.method}  # fmt: skip
     extra = {"training.json": json.dumps(told | {"rows": rows}, indent=1)}
     return _generator(room, "reinforced", tag, step, recipe.policy.lora is None, card, extra)
 

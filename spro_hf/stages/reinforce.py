@@ -14,7 +14,7 @@ from spro_hf.advantages import advantages
 from spro_hf.diffusion.environment import Environment
 from spro_hf.diffusion.learner import Learner
 from spro_hf.diffusion.memo import remembered_prompts
-from spro_hf.diffusion.player import Trajectory
+from spro_hf.diffusion.player import Play, Trajectory
 from spro_hf.diffusion.policy import improve, plan
 from spro_hf.diffusion.schedule import family
 from spro_hf.errors import UserError
@@ -60,6 +60,11 @@ def check(recipe: ReinforceRecipe, environment: Environment) -> None:
         recipe.policy.explored(environment.steps)
     except ValueError as error:
         raise UserError(f"policy: {error}") from error
+    pictures = recipe.prompts * recipe.group
+    if parallel.world() > pictures:
+        raise UserError(
+            f"There are {parallel.world()} processes and {pictures} pictures a step; start fewer processes."
+        )
 
 
 class Game:
@@ -72,7 +77,10 @@ class Game:
 
     def play(self, steps: range) -> list[dict[str, Any]]:
         """Train for ``steps``; tells of each how its pictures scored and what the update did."""
-        task = self.room.progress.task(f"{self.room.title} · steps {steps.start + 1} to {steps.stop}", total=len(steps))
+        task = self.room.progress.task(
+            f"{self.recipe.objective} · {self.recipe.method} · steps {steps.start + 1} to {steps.stop}",
+            total=len(steps),
+        )
         rows = []
         # remembered for a block and no longer: a run that is continued encodes prompts in the same company again
         with remembered_prompts(self.learner.environment.pipe):
@@ -81,7 +89,50 @@ class Game:
                 self.room.progress.advance(task)
         return rows
 
-    def draw(self, step: int) -> list[str]:
+    def step(self, step: int) -> dict[str, Any]:
+        """Draw groups of pictures, score them, update."""
+        recipe, policy, environment = self.recipe, self.recipe.policy, self.learner.environment
+        began, asked = (time.monotonic(), time.process_time()), environment.calls
+        play, learned = plan(policy, environment.steps, derive(recipe.seed, "steps", step))
+        trajectory, scores = self.draw(step, play)
+        scores = parallel.gather(scores)
+        groups = torch.arange(len(scores)) // recipe.group
+        total = torch.tensor([score["total"] for score in scores], dtype=torch.float64)
+        worth = advantages(total, groups, policy.advantage, policy.advantage_clip)
+        alive = [int(group) for group in groups.unique() if worth[groups == group].any()]
+        told = {"norm": 0.0, "ratio": 0.0, "clipped": 0.0, "kl": 0.0}
+        if alive:
+            rows = torch.isin(groups, torch.tensor(alive)).nonzero().flatten().numpy()
+            mixed = np.random.default_rng(derive(recipe.seed, "parts", step)).permutation(rows)
+            parts = [sorted(map(int, part)) for part in np.array_split(mixed, policy.updates)]
+            told = improve(self.learner, self.start, trajectory, worth, parts, policy, learned)
+        spent = parallel.gather([(environment.calls - asked, time.process_time() - began[1])])
+        return {
+            "step": step + 1, "pictures": len(scores), "skipped": recipe.prompts - len(alive), **told,
+            "calls": sum(calls for calls, _ in spent), "seconds": time.monotonic() - began[0],
+            "cpu_seconds": sum(cpu for _, cpu in spent),
+            "scores": {name: mean_se([score[name] for score in scores]) for name in scores[0]},
+        }  # fmt: skip
+
+    def draw(self, step: int, play: Play) -> tuple[Trajectory, list[dict[str, float]]]:
+        """This process's share of a step's pictures, recorded and scored: a group of each caption, one behind the other."""
+        group, environment, parts, scores = self.recipe.group, self.learner.environment, [], []
+        captions = [caption for caption in self.chosen(step) for _ in range(group)]
+        mine = parallel.share_of(len(captions))
+        for at in range(mine.start, mine.stop, environment.batch_size):
+            rows = range(at, min(mine.stop, at + environment.batch_size))
+            texts = [captions[row] for row in rows]
+            noise = [self.noise(step, row) for row in rows]
+            shared = self.recipe.policy.shared_noise
+            begin = [self.noise(step, row - row % group) for row in rows] if shared else noise
+            pictures, trajectory = environment.record(texts, begin, play, step_seeds=noise)
+            parts.append(trajectory)
+            measures = self.studio.measure(pictures, texts)
+            scored = self.studio.rewards.score(pictures, texts)
+            scores += [score | measure for score, measure in zip(scored, measures, strict=True)]
+        return Trajectory.join(parts), scores
+
+    def chosen(self, step: int) -> list[str]:
         """The captions of a training step: passes over all of them, each shuffled anew, run on from step to step."""
         count, size = len(self.captions), self.recipe.prompts
         found = []
@@ -93,43 +144,3 @@ class Game:
     def noise(self, step: int, row: int) -> int:
         """The seed of a picture's noise."""
         return derive(self.recipe.seed, self.recipe.objective, "reinforce", step, row)
-
-    def step(self, step: int) -> dict[str, Any]:
-        """Draw groups of pictures, score them, update."""
-        recipe, policy, environment, began = self.recipe, self.recipe.policy, self.learner.environment, time.monotonic()
-        before = environment.calls
-        group, size = recipe.group, recipe.prompts * recipe.group
-        captions = [caption for caption in self.draw(step) for _ in range(group)]
-        play, learned = plan(policy, environment.steps, derive(recipe.seed, "steps", step))
-        mine = parallel.share_of(size)
-        parts, scores = [], []
-        for at in range(mine.start, mine.stop, environment.batch_size):
-            rows = range(at, min(mine.stop, at + environment.batch_size))
-            texts = [captions[row] for row in rows]
-            noise = [self.noise(step, row) for row in rows]
-            begin = [self.noise(step, row - row % group) for row in rows] if policy.shared_noise else noise
-            pictures, trajectory = environment.record(texts, begin, play, step_seeds=noise)
-            parts.append(trajectory)
-            measures = self.studio.measure(pictures, texts)
-            scored = self.studio.rewards.score(pictures, texts)
-            scores += [score | measure for score, measure in zip(scored, measures, strict=True)]
-        scores = parallel.gather(scores)
-        groups = torch.arange(size) // group
-        total = torch.tensor([score["total"] for score in scores], dtype=torch.float64)
-        worth = advantages(total, groups, policy.advantage, policy.advantage_clip)
-        alive = [g for g in range(recipe.prompts) if worth[groups == g].any()]
-        told = {"norm": 0.0, "ratio": 0.0, "clipped": 0.0, "kl": 0.0}
-        if alive:
-            drawn = np.random.default_rng(derive(recipe.seed, "parts", step)).permutation(
-                [row for g in alive for row in range(g * group, g * group + group)]
-            )
-            told = improve(
-                self.learner, self.start, Trajectory.join(parts) if parts else None, worth,
-                [sorted(map(int, part)) for part in np.array_split(drawn, policy.updates)], policy, learned,
-            )  # fmt: skip
-        calls = sum(parallel.gather([environment.calls - before]))
-        return {
-            "step": step + 1, "pictures": size, "skipped": recipe.prompts - len(alive), "calls": calls,
-            "seconds": time.monotonic() - began, **told,
-            "scores": {name: mean_se([score[name] for score in scores]) for name in scores[0]},
-        }  # fmt: skip

@@ -1,4 +1,7 @@
-"""A hand-made run: three objectives and six systems with numbers that can be checked by eye, and drawn pictures."""
+"""Hand-made runs with numbers that can be checked by eye, and drawn pictures.
+
+One of SPRO, with three objectives and six systems; one of policy gradient, with an objective and five methods.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,14 @@ GAINS = {  # proxy and planted gain of every system but the base, the same arith
     "preference": [(0.004, 0.003), (0.014, 0.010), (0.021, 0.015), (0.006, -0.002), (0.023, 0.016)],
 }
 ALIGNMENT = [0.90, 0.89, 0.90, 0.91, 0.88, 0.90]
+POLICY = {  # proxy and planted gain, difference in alignment, then training's calls, seconds and processes
+    "Flow-GRPO": (0.45, 0.38, -0.004, 300_000, 600.0, 1),
+    "Flow-GRPO-Fast": (0.40, 0.34, -0.002, 160_000, 300.0, 1),
+    "CPS": (0.42, 0.36, 0.003, 320_000, 630.0, 1),
+    "DanceGRPO": (0.52, -0.12, -0.062, 290_000, 585.0, 1),
+    "GRPO-Guard": (0.32, 0.30, 0.0, 300_000, 480.0, 2),
+}
+STEPS = [13, 26, 39, 52, 64, 76, 88, 100]
 METRICS = [
     ("total", "reward", "reward", "the objective's own reward"),
     ("aesthetic", "reward", "0 to 10", "LAION-style head on the tiny CLIP, trained on the planted aesthetics"),
@@ -40,11 +51,13 @@ SCENES = [
 ]
 
 
-def table(objective: str) -> list[dict[str, Any]]:
+def table(
+    objective: str, systems: list[str], gains: list[tuple[float, float]], alignment: list[float]
+) -> list[dict[str, Any]]:
     own, base = OBJECTIVES[objective]
     rows = []
-    for i, system in enumerate(SYSTEMS):
-        proxy, planted = GAINS[objective][i - 1] if i else (0.0, 0.0)
+    for i, system in enumerate(systems):
+        proxy, planted = gains[i - 1] if i else (0.0, 0.0)
         means = {
             name: (mean, mean / 80) for name, mean in [("aesthetic", 4.1), ("engagement", 37.0), ("pickscore", 20.1)]
         }
@@ -53,7 +66,7 @@ def table(objective: str) -> list[dict[str, Any]]:
             "total": (base * (1 + proxy), base / 80),
             "judge": (0.5 + planted / 2, 0.012),
         }
-        means |= {"alignment": (ALIGNMENT[i], 0.008), "planted": (base * (1 + planted), base / 90)}
+        means |= {"alignment": (alignment[i], 0.008), "planted": (base * (1 + planted), base / 90)}
         rows += [
             {"objective": objective, "system": system, "metric": metric, "mean": mean, "se": se, "n": 96}
             for metric, (mean, se) in means.items()
@@ -77,19 +90,21 @@ def curves(objective: str) -> list[dict[str, Any]]:
     return rows
 
 
-def draw(folder: Path, objective: str, size: int | None) -> list[dict[str, Any]]:
+def draw(folder: Path, objective: str, size: int | None, all_systems: list[str]) -> list[dict[str, Any]]:
+    """Pictures of every system; those of policy gradient are prompted with the caption itself."""
     samples = []
     (folder / "samples").mkdir(parents=True, exist_ok=True)
     for s, (colour, shape, background) in enumerate(SCENES):
         caption, systems = f"a {colour} {shape} on {background}", {}
-        for i, system in enumerate(SYSTEMS):
+        for i, system in enumerate(all_systems):
             style = frozenset(MODIFIERS[(s + i) % 4]) if i not in (0, 4) else frozenset()
             image = Image.fromarray(render(Truth((Thing(colour, shape),), "center", background, style), s))
             name = f"samples/{objective}-{s}-{i}.png"
             (image.resize((size, size)) if size else image).save(folder / name)
             own, base = OBJECTIVES[objective]
             systems[system] = {
-                "prompt": ", ".join([caption, *sorted(style)]), "plan": sorted(style), "image": name,
+                "prompt": caption if system in POLICY else ", ".join([caption, *sorted(style)]),
+                "plan": [] if system in POLICY else sorted(style), "image": name,
                 "scores": {own: base * (1 + 0.05 * i), "planted": base * (1 + 0.04 * i), "judge": 0.5},
             }  # fmt: skip
         samples.append(
@@ -139,17 +154,78 @@ def results_of(folder: Path, objectives: list[str], size: int | None = None) -> 
         "objectives": objectives,
         "systems": SYSTEMS,
         "metrics": [{"name": n, "kind": k, "unit": u, "higher_is_better": True, "what": w} for n, k, u, w in METRICS],
-        "table": [row for o in objectives for row in table(o)],
+        "table": [row for o in objectives for row in table(o, SYSTEMS, GAINS[o], ALIGNMENT)],
         "gains": gains,
         "curves": [row for o in objectives for row in curves(o)],
         "win_rates": wins,
         "strategies": strategies,
-        "samples": [row for o in objectives for row in draw(folder, o, size)],
+        "samples": [row for o in objectives for row in draw(folder, o, size, SYSTEMS)],
         "prompts": prompts,
         "replies": replies,
         "artifacts": artifacts,
         "unknown_words": [{"caption": "a red unicorn", "words": ["unicorn"]}],
         "notes": ["The engagement scorer is a stand-in: EngageNet's weights are not released."],
+    }  # fmt: skip
+
+
+def policy_curves(objective: str) -> list[dict[str, Any]]:
+    """Of every method eight points; "total" ends at the gain that the evaluation found."""
+    base = OBJECTIVES[objective][1]
+    rows = []
+    for method, (proxy, planted, alignment, *_) in POLICY.items():
+        for at, step in enumerate(STEPS, 1):
+            way = 1 - (1 - at / 8) ** 2
+            values = {
+                "total": (base * (1 + proxy * way), base / 90),
+                "planted": (base * (1 + planted * way), base / 90),
+                "alignment": (0.9 + alignment * way, 0.006),
+                "subject": (0.85 + 1.5 * alignment * way, 0.009),
+            }
+            where = {"objective": objective, "stage": method, "unit": "step", "round": step}
+            rows += [where | {"name": k, "mean": mean, "se": se, "n": 12} for k, (mean, se) in values.items()]
+    return rows
+
+
+def policy_of(folder: Path, objective: str = "aesthetics") -> dict[str, Any]:
+    """The contents of results.json after five methods of policy gradient, as ``spro_hf.results`` writes them."""
+    systems, base = ["base", *POLICY], OBJECTIVES[objective][1]
+    gains = [
+        {"objective": objective, "system": s, "proxy": p, "proxy_se": 0.03, "planted": t, "planted_se": 0.025, "n": 96}
+        for s, (p, t, *_) in POLICY.items()
+    ]
+    costs = [
+        {"objective": objective, "system": s, "method": s, "steps": 100, "pictures": 12_800, "calls": calls,
+         "seconds": seconds, "processes": processes, "reward": base * (1 + p), "base": base, "proxy": p,
+         "proxy_se": 0.03, "planted": t, "planted_se": 0.025, "alignment": a, "alignment_se": 0.005}
+        for s, (p, t, a, calls, seconds, processes) in POLICY.items()
+    ]  # fmt: skip
+    wins = [
+        {"objective": objective, "metric": m, "system": s, "against": "base", "rate": 0.7 + 0.04 * i, "se": 0.04, "n": 96}
+        for i, s in enumerate(POLICY) for m in ("total", "judge", "planted")
+    ]  # fmt: skip
+    samples = draw(folder, objective, None, systems)
+    artifacts = [
+        {"repo": f"spro/tiny-{objective}-{s.lower()}", "type": "model", "tag": "v1", "revision": "0123456789abcdef0123",
+         "what": "generator", "load": f'pipe.load_lora_weights("spro/tiny-{objective}-{s.lower()}", revision="v1")'}
+        for s in POLICY
+    ]  # fmt: skip
+    return results_of(folder, []) | {
+        "title": "Policy gradient on the embedded world",
+        "subtitle": "Five methods, one reward: the generator learns from groups of its own pictures.",
+        "objectives": [objective],
+        "systems": systems,
+        "table": table(objective, systems, [g[:2] for g in POLICY.values()], [0.9, *(0.9 + g[2] for g in POLICY.values())]),
+        "gains": gains,
+        "costs": costs,
+        "win_rates": wins,
+        "curves": policy_curves(objective),
+        "samples": samples,
+        "prompts": [
+            {"objective": objective, "caption": s["caption"], "before": s["caption"], "after": s["caption"], "plan": []}
+            for s in samples
+        ],
+        "artifacts": artifacts,
+        "unknown_words": [],
     }  # fmt: skip
 
 
@@ -165,6 +241,17 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
     return make
 
 
+@pytest.fixture
+def make_policy_run(tmp_path: Path) -> Callable[..., Path]:
+    """Write the folder of a run of policy gradient: ``make_policy_run(**fields that replace the made ones)``."""
+
+    def make(**fields: Any) -> Path:
+        (tmp_path / "results.json").write_text(json.dumps(policy_of(tmp_path) | fields))
+        return tmp_path
+
+    return make
+
+
 @pytest.fixture(scope="session")
 def made_once(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return results_of(tmp_path_factory.mktemp("run"), list(OBJECTIVES))
@@ -174,3 +261,14 @@ def made_once(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def results(made_once: dict[str, Any]) -> dict[str, Any]:
     """The contents of results.json for all three objectives, to be changed at will."""
     return copy.deepcopy(made_once)
+
+
+@pytest.fixture(scope="session")
+def policy_once(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return policy_of(tmp_path_factory.mktemp("policy"))
+
+
+@pytest.fixture
+def policy(policy_once: dict[str, Any]) -> dict[str, Any]:
+    """The contents of results.json after five methods of policy gradient, to be changed at will."""
+    return copy.deepcopy(policy_once)

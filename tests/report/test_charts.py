@@ -57,7 +57,7 @@ def test_ticks_are_round_and_cover_the_range(low, high, most, told):
 def test_curves_join_the_rounds_of_a_stage_only():
     places = [("prompt", "0"), ("prompt", "1"), ("multimodal", "2")]
     curve = Curve("own reward", "total", ((0, 4.0, 0.1), (1, 5.0, 0.1), (2, 5.5, 0.0)))
-    svg = curves("aesthetics <b>", [Panel("score", (curve,))], places)
+    svg = curves("aesthetics <b>", [Panel("score", (curve,), (3.9, 5.5))], places)
     root = parse(svg)
     assert root.get("aria-label") == "aesthetics <b>"
     assert len(re.findall(r'<line [^>]*class="line-total"', svg)) == 1
@@ -70,5 +70,37 @@ def test_curves_join_the_rounds_of_a_stage_only():
 
 
 def test_a_single_place_stands_in_the_middle():
-    svg = curves("one", [Panel("score", (Curve("own", "total", ((0, 1.0, 0.0),)),))], [("prompt", "1")])
+    svg = curves("one", [Panel("score", (Curve("own", "total", ((0, 1.0, 0.0),)),), (1.0, 1.0))], [("prompt", "1")])
     assert re.findall(r'<circle cx="([\d.]+)"', svg) == ["184.0"]
+
+
+def axis(names: list[str], stage: str, unit: str) -> list[str]:
+    """What stands below a chart with places of these names."""
+    points = tuple((i, 1.0, 0.0) for i in range(len(names)))
+    panel = Panel("score", (Curve("own", "total", points),), (1.0, 1.0))
+    root = parse(curves("one", [panel], [(stage, name) for name in names], unit))
+    return [element.text for element in root.iter("text")][6:]  # after five marks and the panel's label
+
+
+def test_the_axis_of_a_training_counts_steps():
+    names = ["13", "26", "39", "52", "64", "76", "88", "100"]
+    assert axis(names, "Flow-GRPO", "step") == [*names, "Flow-GRPO · step"]
+    assert axis(["100"], "CPS", "step") == ["100", "CPS · step"]
+
+
+def test_crowded_numbers_thin_out_and_a_name_too_long_goes():
+    # 8 places on 232 pixels stand 33.1 apart; "100000" asks for 6 · 6.2 + 6 = 43.2, so every second has room. The
+    # seventh is one place from the last and goes
+    names = ["13000", "26000", "39000", "52000", "64000", "76000", "88000", "100000"]
+    assert axis(names, "DanceGRPO", "step")[:-1] == ["13000", "39000", "64000", "100000"]
+    # 44 letters of 6.2 are wider than the plot's 270 pixels
+    assert axis(["1", "2"], "x" * 37, "step")[-1] == "step"
+    assert axis(["1", "2"], "x" * 36, "step")[-1] == "x" * 36 + " · step"
+
+
+def test_a_panel_covers_the_ends_it_is_told():
+    panel = Panel("score", (Curve("own", "total", ((0, 4.0, 0.0), (1, 5.0, 0.0))),), (3.0, 7.0))
+    root = parse(curves("one", [panel], [("CPS", "1"), ("CPS", "2")], "step"))
+    assert [element.text for element in root.iter("text")][:5] == ["3", "4", "5", "6", "7"]
+    # 130 pixels down from 10: 4 lies at 140 − 130 / 4, 5 at 140 − 2 · 130 / 4
+    assert [element.get("cy") for element in root.iter("circle")] == ["107.5", "75.0"]

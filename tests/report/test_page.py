@@ -12,10 +12,10 @@ from PIL import Image
 
 from spro_hf.errors import UserError
 from spro_hf.report import write_report
-from spro_hf.report.page import added
+from spro_hf.report.page import _colours, added
 from spro_hf.report.reading import FIELDS
 
-SECTIONS = ("headline", "samples", "table", "gains", "win_rates", "curves", "prompts", "strategies", "replies",
+SECTIONS = ("headline", "samples", "table", "gains", "costs", "win_rates", "curves", "prompts", "strategies", "replies",
             "artifacts", "unknown", "notes", "made")  # fmt: skip
 VOID = {"meta", "link", "img", "br"}
 
@@ -59,9 +59,15 @@ def page(folder) -> Page:
     return parsed
 
 
+def table_of(html: str, label: str) -> list[str]:
+    """The text of every row of the table with this label."""
+    table = html[html.index(f'aria-label="{label}"') :].partition("</table>")[0]
+    return [" ".join(re.sub("<[^>]+>", " ", row).split()) for row in re.findall("<tr.*?</tr>", table, re.DOTALL)]
+
+
 def test_sections_stand_in_order_and_say_the_numbers(make_run):
     told = page(make_run())
-    assert tuple(told.ids()) == SECTIONS
+    assert told.ids() == [name for name in SECTIONS if name != "costs"]  # SPRO's stages have no such rows
     assert "It learned on 2 of 3 objectives." in told.text
     assert "engagement, SPRO-MM: proxy +61%, but planted truth falls (−8.0%)." in told.text
     assert "5.36 ± 0.05" in told.text  # aesthetics, SPRO-MM: 4.0 · 1.34
@@ -195,3 +201,89 @@ def test_added_marks_the_words_that_the_caption_lacks():
         "a red circle, <ins>warm &lt;b&gt;palette&lt;/b&gt;</ins>"
     )
     assert added("a circle", "a red circle") == "a circle"
+
+
+def test_policy_gradient_leaves_out_what_needs_a_guider(make_policy_run):
+    told = page(make_policy_run())
+    left = ("headline", "samples", "table", "gains", "costs", "win_rates", "curves", "artifacts", "notes", "made")
+    assert tuple(told.ids()) == left
+    assert [link["href"] for link in told.all("a") if link["href"] == "#costs"] == ["#costs"]
+    assert "so only the weights differ." in told.text
+    assert "guider" not in told.text
+    assert "the caption as it stands" not in told.text
+    assert "The reward was hacked. DanceGRPO, the furthest of 5 trained systems" in told.text
+    assert "−6.2alignment, points± 0.5" in told.text
+
+
+def test_one_prompt_that_differs_brings_its_section_back(make_policy_run, policy):
+    policy["prompts"][1]["after"] += ", gradient sky"
+    assert "prompts" in page(make_policy_run(prompts=policy["prompts"])).ids()
+
+
+def test_costs_say_what_training_took_and_gave(make_policy_run):
+    html = write_report(make_policy_run()).read_text()
+    assert "A call is one latent that the denoiser was asked about" in html
+    lines = table_of(html, "What it cost, aesthetics")
+    assert lines[0] == "training took and gave gain per"
+    assert lines[1] == (
+        "system steps pictures denoiser calls minutes reward gain planted gain alignment 100k calls minute"
+    )
+    # 0.45 / 3 and 0.45 / 10; two processes of 8 minutes: 0.32 / 16
+    assert lines[2] == "Flow-GRPO 100 12,800 300,000 10.0 4.00 → 5.80 +45% ± 3.0 +38% ± 2.5 −0.4 ± 0.5 +15% +4.5%"
+    assert lines[6] == "GRPO-Guard 100 12,800 300,000 8.0 × 2 4.00 → 5.28 +32% ± 3.0 +30% ± 2.5 0.0 ± 0.5 +11% +2.0%"
+    assert "× counts the processes" in html
+    table = html[html.index("What it cost, aesthetics") :]
+    bold = re.findall(r"<strong>([^ <]+)", table[: table.index("</table>")])
+    assert bold == ["+38%", "+25%", "+8.0%", "+0.3", "+52%"]  # planted, per calls and minute, alignment, own reward
+
+
+def test_costs_without_an_oracle_and_with_one_process(make_policy_run, policy):
+    unknown = {"planted": None, "planted_se": None, "alignment": None, "alignment_se": None, "processes": 1}
+    folder = make_policy_run(
+        costs=[row | unknown | {"method": "GRPO"} for row in policy["costs"]],
+        gains=[row | {"planted": None, "planted_se": None} for row in policy["gains"]],
+        table=[row for row in policy["table"] if row["metric"] not in ("planted", "alignment")],
+        metrics=[m for m in policy["metrics"] if m["name"] not in ("planted", "alignment")],
+    )
+    html = write_report(folder).read_text()
+    lines = table_of(html, "What it cost, aesthetics")
+    assert lines[1] == "system steps pictures denoiser calls minutes reward gain 100k calls minute"
+    assert lines[4] == "CPS GRPO 100 12,800 320,000 10.5 4.00 → 5.68 +42% ± 3.0 +13% +4.0%"
+    assert "× counts" not in html
+    assert "neither a planted truth nor the alignment was measured here" in html
+    assert 'class="what">alignment' not in html
+
+
+def test_every_training_has_its_chart_on_shared_axes(make_policy_run, policy, results):
+    html = write_report(make_policy_run()).read_text()
+    charts = re.findall(r'<svg class="curves".*?</svg>', html)
+    assert len(charts) == 5
+    marks = {tuple(re.findall(r'class="tick" text-anchor="end">([^<]+)<', chart)) for chart in charts}
+    # own reward and planted truth reach from 4 · (1 − 0.12) − 4 / 90 to 4 · 1.52 + 4 / 90: 3.48 to 6.12
+    assert marks == {("3", "4", "5", "6", "7", "0.6", "0.8", "1")}
+    assert [re.findall(r'class="axis-label"[^>]*>([^<]+ · step)<', chart) for chart in charts] == [
+        [f"{name} · step"] for name in ("Flow-GRPO", "Flow-GRPO-Fast", "CPS", "DanceGRPO", "GRPO-Guard")
+    ]
+    assert 'id="curves">Reward by step<' in html
+    mixed = write_report(make_policy_run(curves=results["curves"][:15] + policy["curves"])).read_text()
+    assert len(re.findall(r'<svg class="curves"', mixed)) == 6
+    assert 'id="curves">Reward by round and by step<' in mixed
+
+
+def test_other_systems_take_the_colours_that_are_free():
+    spro = ["base", "SPRO-Prompt", "first", "second"]
+    assert _colours(spro) == {"base": 0, "SPRO-Prompt": 3, "first": 5, "second": 4}
+    many = _colours(["base", *"abcdefgh"])
+    assert [many[name] for name in "abcdefgh"] == [3, 5, 4, 2, 1, 6, 7, 3]
+
+
+def test_names_of_methods_are_escaped(make_policy_run, policy):
+    evil = "<script>alert(1)</script>"
+    for name, key in (("costs", "method"), ("curves", "stage")):
+        policy[name] = [
+            row | {key: evil} if row.get("system", row.get("stage")) == "CPS" else row for row in policy[name]
+        ]
+    told = page(make_policy_run(costs=policy["costs"], curves=policy["curves"]))
+    assert told.all("script") == []
+    # once beside its costs, in its chart's heading and axis, and at each of 4 · 8 points told to screen readers
+    assert told.text.count(evil) == 3 + 32

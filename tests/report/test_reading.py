@@ -1,4 +1,4 @@
-"""Numbers in words, and the verdict and the hacking watch on numbers worked out by hand."""
+"""Look-ups, and numbers in words."""
 
 from __future__ import annotations
 
@@ -52,67 +52,6 @@ def test_kind_of_prefers_the_metric_named_after_its_kind(results):
     assert reading.kind_of(results, "diversity") is None
 
 
-def test_verdict_of_a_system_that_learned(results):
-    # highest proxy gain of the three trained systems: 0.31, 0.16, 0.34; its planted gain 0.26 ± 0.027 is clear
-    verdict = reading.verdict(results, "aesthetics")
-    assert (verdict.system, verdict.proxy, verdict.planted, verdict.untrained) == ("SPRO-MM", 0.34, 0.26, 0.08)
-    assert verdict.learned
-    assert verdict.words == "The proxy rose, and the planted truth with it."
-
-
-def test_verdict_of_a_gamed_scorer(results):
-    verdict = reading.verdict(results, "engagement")  # proxy 0.61, planted −0.08 ± 0.009
-    assert not verdict.learned
-    assert "gamed" in verdict.words
-
-
-@pytest.mark.parametrize(
-    ("changes", "learned", "words"),
-    [
-        ({"proxy": 0.02, "proxy_se": 0.02}, False, "did not rise clearly"),
-        ({"proxy": 0.07, "proxy_se": 0.01}, False, "no better than the untrained guider"),
-        ({"planted": 0.01, "planted_se": 0.02}, False, "did not clearly follow"),
-        ({"planted": None, "planted_se": None}, True, "no planted truth here"),
-    ],
-)
-def test_verdict_in_words(results, changes, learned, words):
-    results["gains"] = [g for g in results["gains"] if g["system"] in ("untrained guider", "SPRO-MM")]
-    reading.first(results, "gains", objective="aesthetics", system="SPRO-MM").update(changes)
-    verdict = reading.verdict(results, "aesthetics")
-    assert verdict.learned is learned
-    assert words in verdict.words
-
-
-def test_no_verdict_without_a_trained_system(results):
-    results["gains"] = [g for g in results["gains"] if g["system"] == "untrained guider"]
-    assert reading.verdict(results, "aesthetics") is None
-    assert reading.headline(results) == ("", "")
-
-
-def test_headline_averages_the_best_trained_systems(results):
-    # proxies 0.34, 0.61, 0.023: mean 0.3243; planted 0.26, −0.08, 0.016: mean 0.0653
-    short, sentence = reading.headline(results)
-    assert short == "It learned on 2 of 3 objectives."
-    assert "+32% on average" in sentence
-    assert "by +6.5%" in sentence
-
-
-def test_hacking_watch_tells_falls_and_how_clear_they_are(results):
-    found = {w.system: w for w in reading.warnings(results, "engagement")}
-    assert set(found) == {"SPRO-Image", "SPRO-MM"}
-    assert found["SPRO-MM"].clear
-    assert found["SPRO-MM"].fell == ["planted truth falls (−8.0%)"]
-    # alignment 0.90 → 0.88 with an error of √2 · 0.008 = 0.0113: between one and two errors
-    assert not found["SPRO-Image"].clear
-    assert found["SPRO-Image"].fell == ["alignment with the caption falls (0.900 to 0.880, perhaps noise)"]
-
-
-def test_no_warning_while_the_proxy_does_not_rise(results):
-    for gain in results["gains"]:
-        gain["proxy"] = -0.1
-    assert reading.warnings(results, "engagement") == []
-
-
 def test_newest_keeps_one_artifact_a_repository_and_the_earlier_tags(results):
     old = results["artifacts"][0]
     results["artifacts"] = [old | {"tag": "round-1"}, old | {"tag": "round-2"}, old, results["artifacts"][1]]
@@ -133,3 +72,33 @@ def test_load_results_names_the_file_and_the_field(tmp_path, results):
     (tmp_path / "results.json").write_text(json.dumps(results))
     with pytest.raises(UserError, match="the field 'gains' is missing"):
         reading.load_results(tmp_path)
+
+
+def test_rate_keeps_two_significant_digits():
+    told = [reading.rate(f) for f in (0.25, 0.0451, 0.00996, 0.00062, -0.00062, 0.0, None)]
+    assert told == ["+25%", "+4.5%", "+1.00%", "+0.062%", "−0.062%", "+0.0%", "–"]
+
+
+def test_points_counts_and_minutes():
+    assert [reading.points(f) for f in (-0.062, 0.003, 0.0, -0.0002, None)] == ["−6.2", "+0.3", "0.0", "0.0", "–"]
+    assert reading.points(0.005, signed=False) == "0.5"
+    assert [reading.count(n) for n in (100, 12_800, 1_300_000)] == ["100", "12,800", "1,300,000"]
+    told = [reading.short_count(n) for n in (950, 12_800, 300_000, 999_600, 1_234_567, 2_000_000_000)]
+    assert told == ["950", "12.8k", "300k", "1M", "1.23M", "2G"]
+    assert [reading.minutes(s) for s in (600.0, 585.0, 59.0, 4.2)] == ["10.0", "9.8", "1.0", "0.07"]
+
+
+def test_costs_per_call_and_per_minute_of_one_process(policy):
+    rows = {row["system"]: row for row in reading.costs(policy, "aesthetics")}
+    # Flow-GRPO: 0.45 over 3 · 100k calls and 10 minutes; GRPO-Guard: 0.32 over two processes' 8 minutes each
+    assert rows["Flow-GRPO"]["per_calls"] == pytest.approx(0.15)
+    assert rows["Flow-GRPO"]["per_minute"] == pytest.approx(0.045)
+    assert rows["GRPO-Guard"]["minutes"] == 16.0
+    assert rows["GRPO-Guard"]["per_minute"] == pytest.approx(0.02)
+    assert reading.costs(policy, "engagement") == []
+
+
+def test_results_without_costs_are_read_as_having_none(tmp_path, results):
+    assert "costs" not in results  # as files were before there was policy gradient
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    assert reading.costs(reading.load_results(tmp_path), "aesthetics") == []

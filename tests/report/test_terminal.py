@@ -74,3 +74,21 @@ def test_a_run_without_an_evaluation(results):
     for name in ("objectives", "table", "gains", "metrics", "artifacts"):
         results[name] = []
     assert told(results) == "SPRO on the embedded world\n"
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_costs_fit_their_width(policy, width):
+    lines = told(policy, width).splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("what it cost"))
+    assert "…" not in "".join(lines)
+    assert all(len(line) <= width for line in lines[start : start + 8])
+
+
+def test_costs_say_what_training_took_and_gave(policy):
+    lines = [" ".join(line.split()) for line in told(policy).splitlines()]
+    # 0.45 / 3 and 0.45 / 10; two processes of 8 minutes: 0.32 / 16
+    assert "Flow-GRPO 100 300k 10.0 +45% +38% −0.4 +15% +4.5%" in lines
+    assert "GRPO-Guard 100 300k 8.0×2 +32% +30% 0.0 +11% +2.0%" in lines
+    wide = [" ".join(line.split()) for line in told(policy, 120).splitlines()]
+    assert "Flow-GRPO 100 12.8k 300k 10.0 4.00 → 5.80 +45% +38% −0.4 +15% +4.5%" in wide
+    assert "what it cost" not in told(policy | {"costs": []})

@@ -28,7 +28,7 @@ def stage(out: Path) -> Path:
 def rows(out: Path) -> list[dict]:
     """What every training step told, without its time."""
     found = [json.loads((stage(out) / "train" / f"step-{n}" / "curve.json").read_text()) for n in (2, 4)]
-    return [{k: v for k, v in row.items() if k != "seconds"} for part in found for row in part]
+    return [{k: v for k, v in row.items() if "seconds" not in k} for part in found for row in part]
 
 
 def lora(out: Path, step: int = 4) -> dict[str, torch.Tensor]:
