@@ -56,7 +56,26 @@ def world() -> str:
     return "\n".join(["| on held-out scenes | |", "|---|---|", *(f"| {k} | {v:.3f} |" for k, v in told.items())])
 
 
-TABLES = {"recipes": recipes, "measured": measured, "world": world}
+def policy() -> str:
+    """What policy gradient reached on the embedded world, and what it took, from docs/policy.json."""
+    told = json.loads((ROOT / "docs" / "policy.json").read_text())
+    lines = ["| objective | method | reward | gain | planted truth | alignment | denoiser calls | CPU min | gain per 100k calls | per CPU min |"]
+    lines += ["|---|---|---|---|---|---|---|---|---|---|"]
+    for row in told:
+        minutes, gain = row["cpu_seconds"] / 60, 100 * row["proxy"]
+        lines.append(
+            f"| {row['objective']} | {row['method']} | {row['base']:.2f} → {row['reward']:.2f} "
+            f"| {gain:+.1f} ± {100 * row['proxy_se']:.1f} % | {100 * row['planted']:+.1f} ± {100 * row['planted_se']:.1f} % "
+            f"| {100 * row['alignment']:+.1f} ± {100 * row['alignment_se']:.1f} | {row['calls'] / 1000:,.0f}k | {minutes:.1f} "
+            f"| {gain / row['calls'] * 1e5:+.1f} % | {gain / minutes:+.2f} % |"
+        )
+    seeds = sorted({row["seed"] for row in told})
+    lines += ["", f"One run each (seed {', '.join(map(str, seeds))}), {told[0]['captions']} held-out captions, each drawn with two noise seeds;"]
+    lines.append("errors are over captions, not over runs.")
+    return "\n".join(lines)
+
+
+TABLES = {"recipes": recipes, "measured": measured, "policy": policy, "world": world}
 
 
 def filled(text: str) -> str:
@@ -78,7 +97,7 @@ def commands(text: str) -> list[str]:
     for target in re.findall(r"\bmake ([a-z]+)\b", text):
         if target not in targets:
             wrong.append(f"make {target}")
-    for line in re.findall(r"^(?:\$ )?spro-hf (.+?)(?: +#.*)?$", text, re.M):
+    for line in re.findall(r"^(?:\$ )?(?:\S+ .* -m )?spro[-_]hf (.+?)(?: +#.*)?$", text, re.M):
         words = line.split()
         depth = 2 if words[0] == "hub" else 1
         shown = subprocess.run(
@@ -87,7 +106,7 @@ def commands(text: str) -> list[str]:
         options = [w for w in words if w.startswith("--")]
         if shown.returncode or any(option not in shown.stdout for option in options):
             wrong.append(f"spro-hf {line}")
-    for name in re.findall(r"`((?:recipes|spro_hf|docs|model_cards|datasets_cards|tests)/[\w/.]*)`", text):
+    for name in re.findall(r"`((?:recipes|spro_hf|docs|model_cards|datasets_cards|tests|benchmarks)/[\w/.]*)`", text):
         if not (ROOT / name).exists():
             wrong.append(name)
     return wrong

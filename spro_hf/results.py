@@ -69,7 +69,7 @@ def gather(folder: Path, recipes: list[Recipe], rooms: list[Path], seconds: floa
             "date": time.strftime("%Y-%m-%d"), "seconds": round(seconds, 1), "seed": recipes[0].seed,
             "versions": {name: version(name) for name in PACKAGES}, "command": command,
         },
-        "objectives": [t["objective"] for t in told],
+        "objectives": list(dict.fromkeys(recipe.objective for recipe in recipes)),
         "systems": list(dict.fromkeys(name for t in told for name in t["systems"])),
         "metrics": [_metric(name) for name in names],
         **{key: [row for t in told for row in t[key]] for key in ("table", "gains", "win_rates", "strategies", "costs", "samples")},

@@ -101,7 +101,7 @@ def _stages(path: Path, out: Path, recipes: list[Recipe], hub: str, command: lis
     # of a stage that was killed, the go that finished it counts
     spent = sum(float((room / "finished").read_text()) for room in rooms)
     told = results.gather(out, recipes, rooms, spent, shlex.join(command))
-    if told["table"]:
+    if told["table"] or told["curves"]:
         report.write_report(out)
     print_summary(told, folder=out)
     return out

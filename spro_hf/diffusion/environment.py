@@ -167,6 +167,11 @@ class Environment:
         """
         if not play.exploration:
             play = replace(play, steps=())
+        if play.steps and max(play.steps) >= self.steps:
+            raise UserError(
+                f"Step {max(play.steps)} is to be explored, but the call has {self.steps} steps (0 to {self.steps - 1}); "
+                "choose steps among them."
+            )
         recorder = Recorder(self.pipe.scheduler, play, prompts, seeds if step_seeds is None else step_seeds)
         given = self._given(prompts, seeds, inputs or {})
         with played_by(self.pipe, recorder), remembered_prompts(self.pipe), counted(self.denoiser) as asked:

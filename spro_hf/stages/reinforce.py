@@ -87,6 +87,11 @@ class Game:
             for step in steps:
                 rows.append(self.step(step))
                 self.room.progress.advance(task)
+        if all(row["skipped"] == self.recipe.prompts for row in rows):
+            self.room.progress.say(
+                f"{self.room.title}: nothing was learned in steps {steps.start + 1} to {steps.stop}; in every group all pictures "
+                "scored alike. Raise policy.exploration, or choose another reward."
+            )
         return rows
 
     def step(self, step: int) -> dict[str, Any]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import io
 import json
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,9 +74,10 @@ class Studio:
         self, recipe: Recipe, environment: Environment, filter_by: Select | None = None, lora: str | None = None
     ):
         self.recipe, self.environment, self.filter_by, self.lora = recipe, environment, filter_by, lora
-        self.rewards = rewards.load(recipe.scorers, recipe.reward)
+        with redirect_stdout(io.StringIO()):  # the Hub's mixin prints a line for every model that it loads
+            self.rewards = rewards.load(recipe.scorers, recipe.reward)
+            self.oracle = Oracle.load() if recipe.oracle else None
         self.similarity = rewards.Similarity(filter_by.similarity, filter_by.similarity_revision) if filter_by else None
-        self.oracle = Oracle.load() if recipe.oracle else None
         self.names = self._names(lora)
 
     def at(self, environment: Environment, lora: str | None = None) -> Studio:
