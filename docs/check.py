@@ -59,8 +59,9 @@ def world() -> str:
 def policy() -> str:
     """What policy gradient reached on the embedded world, and what it took, from docs/policy.json."""
     told = json.loads((ROOT / "docs" / "policy.json").read_text())
-    lines = ["| objective | method | reward | gain | planted truth | alignment | denoiser calls | CPU min | gain per 100k calls | per CPU min |"]
-    lines += ["|---|---|---|---|---|---|---|---|---|---|"]
+    columns = ("objective", "method", "reward", "gain", "planted truth", "alignment", "denoiser calls", "CPU min",
+               "gain per 100k calls", "per CPU min")  # fmt: skip
+    lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
     for row in told:
         minutes, gain = row["cpu_seconds"] / 60, 100 * row["proxy"]
         lines.append(
@@ -70,8 +71,11 @@ def policy() -> str:
             f"| {gain / row['calls'] * 1e5:+.1f} % | {gain / minutes:+.2f} % |"
         )
     seeds = sorted({row["seed"] for row in told})
-    lines += ["", f"One run each (seed {', '.join(map(str, seeds))}), {told[0]['captions']} held-out captions, each drawn with two noise seeds;"]
-    lines.append("errors are over captions, not over runs.")
+    lines += [
+        "",
+        f"One run each (seed {', '.join(map(str, seeds))}), {told[0]['captions']} held-out captions, each drawn with two",
+    ]
+    lines.append("noise seeds; errors are over captions, not over runs.")
     return "\n".join(lines)
 
 

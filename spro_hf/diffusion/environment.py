@@ -232,7 +232,8 @@ class Environment:
         scheduler = self.pipe.scheduler
         steps = scheduler.config.num_train_timesteps
         probe = Probe(scheduler, (levels * steps if self.kind == "flow" else levels).to(self.pipe.device))
-        call = self.call | self.unguided | {"num_inference_steps": 1}
+        whole = {"strength": 1.0} if "strength" in self.known else {}  # a part of one step would be none
+        call = self.call | self.unguided | whole | {"num_inference_steps": 1}
         given = self._given(prompts, [0] * len(prompts), inputs or {}) | {"output_type": "latent"}
         with played_by(self.pipe, probe), starting_from(self.pipe, latents), remembered_prompts(self.pipe):
             inspect.unwrap(type(self.pipe).__call__)(self.pipe, **given, **call)
@@ -248,6 +249,9 @@ class Environment:
     @property
     def steps(self) -> int:
         """How many steps the call has, by its arguments."""
+        for name in ("timesteps", "sigmas"):
+            if self.call.get(name) is not None:
+                return len(self.call[name])
         default = inspect.signature(type(self.pipe).__call__).parameters["num_inference_steps"].default
         return self.call.get("num_inference_steps", default)
 

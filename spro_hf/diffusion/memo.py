@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from diffusers import DiffusionPipeline
 
-KEPT = 1024  # prompts; SDXL's embeddings take 1.3 MB each
+KEPT = 1 << 30  # bytes of embeddings, on the device: of SDXL some 800 prompts, of SD3 with its T5 some 200
 
 
 @contextmanager
@@ -64,7 +64,7 @@ def _remembering(encode: Callable[..., Any], signature: inspect.Signature) -> Ca
         for prompt in prompts:
             memory.move_to_end((prompt, key))
         found = list(zip(*(memory[prompt, key] for prompt in prompts), strict=True))
-        while len(memory) > KEPT:
+        while sum(map(_bytes, memory.values())) > KEPT and len(memory) > 1:
             memory.popitem(last=False)
         if any(len(set(map(_shape, pieces))) > 1 for pieces in found):
             return encode(*args, **kwargs)  # padded to the longest of its batch: pieces of two batches do not join
@@ -72,6 +72,11 @@ def _remembering(encode: Callable[..., Any], signature: inspect.Signature) -> Ca
 
     encode_prompt.remembers = True
     return encode_prompt
+
+
+def _bytes(parts: tuple) -> int:
+    """What the embeddings of one prompt take."""
+    return sum(part.nbytes for part in parts if isinstance(part, torch.Tensor))
 
 
 def _plain(value: Any) -> bool:

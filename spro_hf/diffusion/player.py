@@ -111,6 +111,11 @@ class Player:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.scheduler, name)
 
+    def _stand_at(self, index: int) -> None:
+        """Tell a scheduler that counts by itself of a step it was not asked for: inpainting blends at where it stands."""
+        if hasattr(self.scheduler, "_step_index"):
+            self.scheduler._step_index = index
+
 
 class Recorder(Player):
     """Plays the transition at the explored steps, with noise of our own per sample, and keeps what happened."""
@@ -128,8 +133,6 @@ class Recorder(Player):
             self.begin = int((schedule == timestep.to(schedule.device)).nonzero()[0])
         self.count += 1
         if number not in self.play.steps:
-            if hasattr(self.scheduler, "_step_index"):  # it counts by itself, and was not asked at explored steps
-                self.scheduler._step_index = self.begin + number
             return self.scheduler.step(model_output, timestep, sample, return_dict=return_dict, **given)
         at = rung(self.scheduler, self.begin + number)
         mean, std = _move(self.play, self.scheduler, at, model_output, sample) if at.level else (sample, 0.0)
@@ -143,6 +146,7 @@ class Recorder(Player):
         taken = Taken(sample, y, mean, log_prob(self.play.kind, y.to(mean.dtype), mean, std))
         require_finite(taken.log_prob, "log-probability", number, at.level, self.prompts)
         self.taken[number] = taken.each(lambda tensor: tensor.detach().cpu())
+        self._stand_at(self.begin + self.count)
         return _answer(y, return_dict)
 
 
@@ -160,7 +164,12 @@ class Replayer(Player):
     def timesteps(self) -> Tensor:
         """Those of the steps that run, behind as many as an image-to-image pipeline is going to skip."""
         whole, begin = self.scheduler.timesteps, self.trajectory.begin
-        return torch.cat([whole[:begin], whole[[begin + number for number in self.steps]]])
+        running = whole[[begin + number for number in self.steps]]
+        if not begin:
+            return running
+        kept = torch.cat([whole[:begin], running]).as_subclass(Kept)
+        kept.of = len(whole)
+        return kept
 
     def step(self, model_output: Tensor, timestep: Tensor, sample: Tensor, return_dict: bool = True, **given) -> Any:
         """The latents with which the next of the steps began."""
@@ -177,9 +186,21 @@ class Replayer(Player):
         chance = log_prob(played.play.kind, taken.y.to(mean.dtype), mean, std)
         require_finite(chance, "log-probability", number, at.level, played.prompts)
         self.visit(Visit(number, at.level, at.next_level, std, mean, chance, taken))
-        last = self.count == len(self.steps)
-        after = taken.y if last else played.taken[self.steps[self.count]].x.to(model_output.device)
-        return _answer(after, return_dict)
+        if self.count == len(self.steps):
+            return _answer(taken.y, return_dict)
+        following = self.steps[self.count]
+        self._stand_at(played.begin + following)
+        return _answer(played.taken[following].x.to(model_output.device), return_dict)
+
+
+class Kept(Tensor):
+    """Some timesteps of a schedule that, to ``len``, are as many as it has: pipelines take their strength from that."""
+
+    __torch_function__ = torch._C._disabled_torch_function_impl  # what is made of it is a plain tensor
+    of: int
+
+    def __len__(self) -> int:
+        return self.of
 
 
 class Levels(Tensor):
@@ -222,6 +243,10 @@ class Probe(Player):
 
     def scale_model_input(self, sample: Tensor, timestep: Tensor) -> Tensor:
         """The sample as it is: ``Environment.noised`` gives it the variance that the denoiser was trained on."""
+        return sample
+
+    def scale_noise(self, sample: Tensor, timestep: Tensor, noise: Tensor) -> Tensor:
+        """The sample as it is: what image-to-image begins with is put aside for the latents that were chosen."""
         return sample
 
     def step(self, model_output: Tensor, timestep: Tensor, sample: Tensor, return_dict: bool = True, **given) -> Any:

@@ -11,7 +11,7 @@ import torch
 
 from spro_hf import parallel, seeds
 from spro_hf.advantages import advantages
-from spro_hf.diffusion.environment import Environment
+from spro_hf.diffusion.environment import Environment, denoiser_name
 from spro_hf.diffusion.learner import Learner
 from spro_hf.diffusion.memo import remembered_prompts
 from spro_hf.diffusion.player import Play, Trajectory
@@ -51,11 +51,19 @@ def run(room: Room) -> None:
 
 def check(recipe: ReinforceRecipe, environment: Environment) -> None:
     """Raise a UserError, before anything is rendered, if the generator cannot be played as the recipe says."""
-    kind, transition = family(environment.pipe.scheduler), recipe.policy.transition
+    pipe, transition = environment.pipe, recipe.policy.transition
+    denoiser_name(pipe)
+    for needed in ("encode_prompt", "prepare_latents", "scheduler"):
+        if not hasattr(pipe, needed):
+            raise UserError(
+                f"generator: {type(pipe).__name__} has no {needed}, so it cannot be played; choose another pipeline."
+            )
+    kind = family(pipe.scheduler)
     if (kind == "ddim") != (transition == "ddim"):
         fits = "ddim" if kind == "ddim" else "flow_sde, cps or dance"
-        name = type(environment.pipe.scheduler).__name__
-        raise UserError(f"policy: 'transition' is '{transition}', but {name} is played with {fits}.")
+        raise UserError(
+            f"policy: 'transition' is '{transition}', but {type(pipe.scheduler).__name__} is played with {fits}."
+        )
     try:
         recipe.policy.explored(environment.steps)
     except ValueError as error:

@@ -1,10 +1,17 @@
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, EDMEulerScheduler, EulerAncestralDiscreteScheduler, FluxPipeline
+from diffusers import (
+    DDIMScheduler,
+    EDMEulerScheduler,
+    EulerAncestralDiscreteScheduler,
+    FluxPipeline,
+    StableDiffusionImg2ImgPipeline,
+)
+from families import builders, pictures
 
-from spro_hf.diffusion.environment import Environment, Probe
-from spro_hf.diffusion.memo import remembered_prompts
+from spro_hf.diffusion.environment import Environment
+from spro_hf.diffusion.player import Play
 from spro_hf.errors import UserError
 
 CAPTIONS = ["a red circle", "a blue square on a white ground", "a red circle", "two green triangles"]
@@ -44,60 +51,6 @@ def test_noise_of_the_schedule_belongs_to_the_picture(sdxl):
     whole = Environment(sdxl, call).render(CAPTIONS, [5, 6, 7, 8])
     split = Environment(sdxl, call, batch_size=1).render(CAPTIONS, [5, 6, 7, 8])
     assert abs(stack(whole) - stack(split)).max() <= 1
-
-
-def test_a_prompt_is_encoded_once(sd3):
-    seen = []
-    sd3.text_encoder.register_forward_pre_hook(lambda m, args: seen.append(len(args[0])))
-    plain = {"num_inference_steps": 1, "guidance_scale": 1.0}
-    Environment(sd3, plain, batch_size=2).render(CAPTIONS, [0, 1, 2, 3])
-    assert seen == [2, 1]  # two new prompts, then one new beside one that is known
-
-
-def test_memo_gives_what_the_pipeline_gives_and_forgets(sd3):
-    ask = {"prompt_2": None, "prompt_3": None, "device": torch.device("cpu"), "max_sequence_length": 2}
-    ask["negative_prompt"] = "red"
-    with torch.no_grad():
-        stock = sd3.encode_prompt(list(CAPTIONS), **ask)
-        with remembered_prompts(sd3):
-            sd3.encode_prompt(CAPTIONS[:1], **ask)
-            memo = sd3.encode_prompt(list(CAPTIONS), **ask)
-    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(stock, memo, strict=True))
-    assert memo[0].shape == stock[0].shape == (4, sd3.tokenizer.model_max_length + 2, 128)
-    with torch.no_grad():
-        sd3.text_encoder.text_model.embeddings.token_embedding.weight.mul_(2)
-        with remembered_prompts(sd3):
-            assert not torch.allclose(sd3.encode_prompt(list(CAPTIONS), **ask)[0], memo[0], atol=1e-3)
-    assert "encode_prompt" not in vars(sd3)
-
-
-def test_memo_joins_lists_and_shares_what_has_no_batch():
-    class Pipe:
-        calls = 0
-
-        def encode_prompt(self, prompt, device=None):
-            self.calls += 1
-            embeds = torch.tensor([[float(len(p))] for p in prompt])
-            return embeds, None, torch.arange(7), [p.upper() for p in prompt]
-
-    pipe = Pipe()
-    with remembered_prompts(pipe):
-        pipe.encode_prompt(["ab", "c"])
-        embeds, none, shared, texts = pipe.encode_prompt(["c", "ab", "c"])
-    assert (embeds.flatten().tolist(), none, shared.tolist(), texts) == ([1, 2, 1], None, [*range(7)], ["C", "AB", "C"])
-    assert pipe.calls == 1
-
-
-def test_memo_leaves_ragged_embeddings_to_the_pipeline():
-    class Pipe:
-        def encode_prompt(self, prompt):
-            longest = max(map(len, prompt))
-            return (torch.tensor([[ord(c) for c in p.ljust(longest)] for p in prompt]),)
-
-    pipe = Pipe()
-    with remembered_prompts(pipe):
-        pipe.encode_prompt(["a"])
-        assert pipe.encode_prompt(["a", "bc"])[0].tolist() == [[97, 32], [98, 99]]
 
 
 @pytest.mark.parametrize("family", ["sd3", "sd15", "sdxl"])
@@ -159,10 +112,10 @@ def test_probe_works_for_unets(family, request):
 
 def test_scheduler_comes_back_when_the_denoiser_fails(sd3):
     scheduler = sd3.scheduler
-    with pytest.raises(RuntimeError):
+    with pytest.raises(UserError, match=r"latents of shape \(4, 16, 8, 8\) and was given \(4, 3, 8, 8\)"):
         Environment(sd3, SD3).probe(CAPTIONS, torch.zeros(4, 3, 8, 8), torch.ones(4))
     assert sd3.scheduler is scheduler
-    assert not isinstance(sd3.scheduler, Probe)
+    assert "prepare_latents" not in vars(sd3) and "encode_prompt" not in vars(sd3)
 
 
 def test_noising_by_hand(sd3, sd15):
@@ -201,3 +154,45 @@ def test_bad_input_is_named(sd3, sd15):
     sd15.scheduler = EDMEulerScheduler()
     with pytest.raises(UserError, match="EDMEulerScheduler"):
         _ = Environment(sd15, {}).kind
+
+
+def test_what_goes_by_the_steps_number_is_not_replayed(sd3):
+    """A replay of the third step alone calls it the first: what begins or ends at a step would be at another."""
+    played = Environment(sd3, SD3).record(CAPTIONS, [1, 2, 3, 4], Play("flow_sde", 0.7, (2,)))[1]
+    with pytest.raises(UserError, match="call: 'skip_guidance_layers' goes by the step's number"):
+        Environment(sd3, SD3 | {"skip_guidance_layers": [0]}).replay(played, print)
+    seen = []
+    Environment(sd3, SD3 | {"skip_guidance_layers": None}).replay(played, seen.append)
+    assert [at.number for at in seen] == [2]
+
+
+def test_steps_are_the_calls_or_the_pipelines(sd3, sd15):
+    assert Environment(sd3, SD3).steps == 3
+    assert (Environment(sd3, {}).steps, Environment(sd15, {}).steps) == (28, 50)
+
+
+def test_guidance_is_switched_off_by_what_the_pipeline_knows(sd3):
+    assert Environment(sd3, SD3).unguided == {"guidance_scale": 1.0}
+    sd3.transformer.register_to_config(guidance_embeds=True)  # then the scale is an input of the denoiser, as FLUX's
+    assert Environment(sd3, SD3).unguided == {}
+
+
+def test_calls_are_counted_over_runs(sd3):
+    environment = Environment(sd3, SD3)
+    environment.render(CAPTIONS, [1, 2, 3, 4])
+    assert environment.calls == 0
+    _, played = environment.record(CAPTIONS, [1, 2, 3, 4], Play("flow_sde", 0.7, (0, 1)))
+    assert environment.calls == 4 * 3 * 2  # pictures, steps, with and without the prompt
+    environment.replay(played, lambda at: None, (1,), guidance=False)
+    assert environment.calls == 24 + 4
+
+
+def test_a_probe_has_one_step_whatever_the_strength():
+    """Half the strength of one step would be no step: the probe's levels are its own."""
+    pipe = StableDiffusionImg2ImgPipeline(**builders.sd15().components, requires_safety_checker=False)
+    given, levels = pictures(2), torch.tensor([100, 700])
+    latents = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    call = {"num_inference_steps": 3, "guidance_scale": 1.0}
+    whole, part = (Environment(pipe, call | {"strength": strength}) for strength in (1.0, 0.5))
+    expected = whole.probe(["a", "b"], latents, levels, given)
+    assert torch.equal(part.probe(["a", "b"], latents, levels, given), expected)

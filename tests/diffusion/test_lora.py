@@ -3,10 +3,13 @@ import json
 import numpy as np
 import pytest
 import torch
+from families import builders
 from safetensors import safe_open
 
 from spro_hf.diffusion.environment import Environment, load_generator
-from spro_hf.diffusion.lora import WEIGHTS, add_lora, load_lora, save_lora
+from spro_hf.diffusion.lora import WEIGHTS, add_lora, has_lora, load_lora, save_lora, switched
+from spro_hf.diffusion.player import Play
+from spro_hf.diffusion.schedule import play_with
 from spro_hf.errors import UserError
 
 CALL = {"num_inference_steps": 2, "guidance_scale": 2.5}
@@ -106,3 +109,62 @@ def test_a_lora_that_is_there_goes_on(sd3, tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(again, first, strict=True)) and all(p.requires_grad for p in again)
     frozen = [p for n, p in sd3.transformer.named_parameters() if "lora_" not in n]
     assert not any(p.requires_grad for p in frozen)
+
+
+PIXART = {
+    "num_inference_steps": 3, "guidance_scale": 3.0, "height": 16, "width": 16, "max_sequence_length": 16,
+    "use_resolution_binning": False, "clean_caption": False,
+}  # fmt: skip
+
+
+def pixart():
+    pipe = builders.pixart()
+    play_with(pipe, "ddim")
+    return pipe, Environment(pipe, PIXART)
+
+
+@torch.no_grad()
+def log_probs(environment, played):
+    seen = []
+    environment.replay(played, lambda at: seen.append(at.log_prob))
+    return torch.stack(seen)
+
+
+@pytest.mark.parametrize("targets", [None, r".*attn1\.to_[qkv]"])
+def test_pixart_through_peft(tmp_path, targets):
+    """diffusers has no LoRA for it: what PEFT puts in and takes out gives the same log-probabilities after reloading."""
+    pipe, environment = pixart()
+    _, played = environment.record(["a red circle", "a blue square"], [3, 4], Play("ddim", 0.7, (0, 1)))
+    plain = torch.stack([taken.log_prob for taken in played.taken.values()])
+    parameters = add_lora(pipe, rank=4, alpha=2, targets=targets)
+    assert torch.equal(log_probs(environment, played), plain)  # B begins at 0
+    stir(parameters)
+    trained = log_probs(environment, played)
+    assert not (trained == plain).any()
+    save_lora(pipe, tmp_path)
+    with safe_open(tmp_path / WEIGHTS, "pt") as file:
+        assert all(key.startswith("transformer.") and "lora_" in key for key in file.keys())  # noqa: SIM118
+        assert len(list(file.keys())) == len(parameters)
+    fresh, other = pixart()
+    assert not has_lora(fresh) and torch.equal(log_probs(other, played), plain)
+    load_lora(fresh, tmp_path)
+    assert has_lora(fresh) and torch.equal(log_probs(other, played), trained)
+    with switched(fresh, False):
+        assert torch.equal(log_probs(other, played), plain)
+    again = add_lora(fresh, rank=4, alpha=2, targets=targets)  # goes on with what was loaded
+    assert len(again) == len(parameters) and all(map(torch.equal, again, parameters))
+    assert all(p.requires_grad for p in again)
+
+
+def test_switching_off_holds_for_a_while_only(sd3):
+    plain = picture(sd3)
+    with switched(sd3, False):  # nothing to switch
+        assert np.array_equal(picture(sd3), plain)
+    stir(add_lora(sd3, 4, 4))
+    trained = picture(sd3)
+    with switched(sd3, True):
+        assert np.array_equal(picture(sd3), trained)
+    with pytest.raises(ZeroDivisionError), switched(sd3, False):
+        assert np.array_equal(picture(sd3), plain)
+        _ = 1 / 0
+    assert np.array_equal(picture(sd3), trained) and not np.array_equal(trained, plain)
