@@ -100,7 +100,9 @@ def test_a_hacked_reward_and_the_best_that_is_not(policy):
         ({"alignment": None, "alignment_se": None}, "It learned.", "The reward rose, and the planted truth with it."),
         ({"planted": 0.04}, "It did not learn.", "did not clearly follow; the alignment with the caption held."),
         ({"planted": -0.06}, "The reward was hacked.", "it rose while the planted truth fell."),
-        ({"alignment": -0.011}, "The reward was hacked.", "the alignment with the caption fell, though the planted truth"),
+        ({"alignment": -0.011}, "It learned.", "and the planted truth with it, but the alignment with the caption fell."),
+        ({"alignment": -0.009}, "It learned.", "with it; the alignment with the caption held."),
+        ({"alignment": -0.03, "planted": 0.0}, "The reward was hacked.", "it rose while the alignment with the caption fell."),
         ({"planted": None, "planted_se": None}, "It learned.", "no planted truth here to check it against; the alignment"),
         ({"proxy": 0.05, "alignment": -0.1}, "It did not learn.", "did not rise clearly above the base."),
     ],
@@ -121,7 +123,7 @@ def test_headline_tells_only_what_was_measured(policy):
 
 
 def test_no_second_where_all_hacked(policy):
-    found = verdict.verdict(only(policy, "DanceGRPO", "CPS", alignment=-0.03), "aesthetics")
+    found = verdict.verdict(only(policy, "DanceGRPO", "CPS", alignment=-0.03, planted=-0.2), "aesthetics")
     assert found.words == (
         "The reward was hacked: it rose while the planted truth and the alignment with the caption fell."
     )
