@@ -83,18 +83,21 @@ def gather(values: list) -> list:
 
 
 def sum_gradients(parameters: list[torch.nn.Parameter]) -> None:
-    """Add up the parameters' gradients over all processes, in one message; a missing gradient is zero."""
+    """Add up the parameters' gradients over all processes, in one message.
+
+    A gradient that one process lacks is zero there; one that all lack is still missing, as with one process.
+    """
     if world() == 1:
         return
     import torch
 
-    missing = [p for p in parameters if p.grad is None]
-    for parameter in missing:
-        parameter.grad = torch.zeros_like(parameter)
-    flat = torch.cat([p.grad.flatten() for p in parameters])
+    grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    there = torch.tensor([float(p.grad is not None) for p in parameters]).to(grads[0])
+    flat = torch.cat([grad.flatten() for grad in grads] + [there])
     _dist().all_reduce(flat)
-    for parameter, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
-        parameter.grad.copy_(part.view_as(parameter))
+    *sums, there = flat.split([grad.numel() for grad in grads] + [len(there)])
+    for parameter, part, count in zip(parameters, sums, there.tolist(), strict=True):
+        parameter.grad = part.view_as(parameter).clone() if count else None
 
 
 def share_of(count: int) -> range:

@@ -108,11 +108,15 @@ class Select:
 
 @dataclass(frozen=True)
 class Lora:
-    """A low-rank adapter; ``targets`` is a regular expression over whole module names, null for the usual layers."""
+    """A low-rank adapter; ``targets`` are names of layers joined by "|", or a regular expression over whole module names."""
 
-    rank: int = 8
-    alpha: int = 16
+    rank: int
+    alpha: int
     targets: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("rank", "alpha"):
+            need(getattr(self, name) > 0, f"'{name}' is {getattr(self, name)}; give at least 1.")
 
 
 @dataclass(frozen=True)
@@ -123,7 +127,7 @@ class Learn:
     dpo: dict[str, Any] = field(default_factory=dict)
     grpo: dict[str, Any] = field(default_factory=dict)
     sft: dict[str, Any] = field(default_factory=dict)
-    lora: Lora | None = field(default_factory=Lora)
+    lora: Lora | None = field(default_factory=lambda: Lora(8, 16))
     unparsed_reward: float | None = None
 
     def __post_init__(self) -> None:
@@ -153,7 +157,7 @@ class Finetune:
     lr: float = 1e-3
     warmup: int = 10
     caption_dropout: float = 0.1
-    lora: Lora | None = field(default_factory=Lora)
+    lora: Lora | None = field(default_factory=lambda: Lora(8, 16))
     checkpoint_every: int = 200
     gradient_checkpointing: bool = False
 

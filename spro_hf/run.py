@@ -137,7 +137,9 @@ def _preflight(path: Path, recipes: list[Recipe], hub: str) -> None:
     methods = Counter((r.objective, r.method) for r in recipes if isinstance(r, ReinforceRecipe))
     for (objective, method), count in methods.items():
         if count > 1:
-            raise UserError(f"{path.name}: {count} stages of {objective} are called '{method}'; give each its own 'method'.")
+            raise UserError(
+                f"{path.name}: {count} stages of {objective} are called '{method}'; give each its own 'method'."
+            )
     for recipe in recipes:
         if isinstance(recipe, PromptRecipe):
             learn.check(recipe.learn.method, recipe.learn.trainer)

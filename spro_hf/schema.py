@@ -15,6 +15,7 @@ from spro_hf.parts import (
     Generator,
     Guider,
     Learn,
+    Lora,
     Policy,
     Repo,
     Seeds,
@@ -71,6 +72,22 @@ def _model(repo: Repo) -> tuple[str, str, str]:
     return repo.repo, "model", repo.revision
 
 
+def _trainable(generator: Generator, lora: Lora | None, block: str) -> None:
+    """What cannot be trained as it stands: numbers too coarse for the updates, or a LoRA together with what it sits on."""
+    need(
+        generator.dtype != "float16",
+        "generator: 'dtype' is float16, in which gradients vanish; train in bfloat16 or float32.",
+    )
+    if lora is None:
+        need(
+            generator.dtype == "float32",
+            f"{block}: 'lora' is null and the generator's 'dtype' {generator.dtype}, too coarse for small updates; use float32.",
+        )
+        need(
+            generator.lora is None, f"{block}: 'lora' is null, but the generator carries a LoRA; leave out one of them."
+        )
+
+
 def _temperatures(values: tuple[float, ...]) -> None:
     need(len(values) > 1, "'temperatures' needs at least two: best and worst must differ.")
     for value in values:
@@ -118,6 +135,10 @@ class ImageRecipe(Recipe):
 
     rollouts: tuple[Repo, ...]
     finetune: Finetune = field(default_factory=Finetune)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _trainable(self.generator, self.finetune.lora, "finetune")
 
     @property
     def pushes(self) -> tuple[str, ...]:
@@ -173,6 +194,7 @@ class ReinforceRecipe(Recipe):
         super().__post_init__()
         for name in ("prompts", "group", "steps"):
             need(getattr(self, name) > 0, f"'{name}' is {getattr(self, name)}; give at least 1.")
+        _trainable(self.generator, self.policy.lora, "policy")
         alone = self.group == 1 and self.policy.advantage != "batch"
         need(
             not alone,

@@ -55,8 +55,7 @@ class Steps:
     def do(self, name: str, make: Callable[[Path], None]) -> Path:
         """The folder of step ``name``: made by ``make(empty folder)`` unless it is finished already."""
         final = self.folder / name
-        if not final.is_dir():
-            self._wait()
+        if not (parallel.share(final.is_dir()) if self.together else final.is_dir()):
             partial = final.with_name(final.name + ".partial")
             if parallel.first():
                 shutil.rmtree(partial, ignore_errors=True)

@@ -20,7 +20,8 @@ from PIL import Image
 from torch import Tensor
 
 from spro_hf.diffusion.families import UNGUIDED
-from spro_hf.diffusion.hooks import counted, played_by, safe_dtype, starting_from
+from spro_hf.diffusion.hooks import counted, played_by, starting_from
+from spro_hf.diffusion.latents import encode
 from spro_hf.diffusion.memo import remembered_prompts
 from spro_hf.diffusion.player import Play, Probe, Recorder, Replayer, Trajectory, Visit
 from spro_hf.diffusion.schedule import play_with
@@ -40,7 +41,8 @@ RESERVED = (
     "eta",
 )
 # Arguments whose effect goes by the number of a step in the loop: in a replay, which runs few steps, it would be another.
-BY_STEP_NUMBER = ("cfg_trunc_ratio", "skip_guidance_layers", "callback_on_step_end", "callback")
+BY_STEP_NUMBER = ("cfg_trunc_ratio", "skip_guidance_layers", "callback_on_step_end", "callback", "control_guidance_start",
+                  "control_guidance_end", "adapter_conditioning_factor")  # fmt: skip
 
 
 def load_generator(
@@ -123,28 +125,9 @@ class Environment:
                     advance(len(given["prompt"]))
         return pictures
 
-    @torch.no_grad()
     def encode(self, images: list[Image.Image]) -> Tensor:
-        """Latents x0, float32 of shape (n, channels, height, width), in the space that the denoiser sees.
-
-        The mean of the autoencoder's posterior, shifted and scaled as the pipeline's decoding undoes it.
-        """
-        if hasattr(self.pipe, "_pack_latents"):
-            raise UserError(f"{type(self.pipe).__name__} packs its latents; fine-tuning it is not supported.")
-        parts = [images[i : i + self.batch_size] for i in range(0, len(images), self.batch_size)]
-        with safe_dtype(self.pipe.vae) as vae:
-            x0 = torch.cat([self._posterior(vae, part) for part in parts])
-        mean, std = vae.config.get("latents_mean"), vae.config.get("latents_std")
-        if mean is not None and std is not None:
-            mean, std = (x0.new_tensor(v).view(1, -1, 1, 1) for v in (mean, std))
-        else:
-            mean, std = vae.config.get("shift_factor") or 0.0, 1.0
-        return ((x0 - mean) / std * vae.config.scaling_factor).float()
-
-    def _posterior(self, vae: torch.nn.Module, images: list[Image.Image]) -> Tensor:
-        pixels = self.pipe.image_processor.preprocess([image.convert("RGB") for image in images])
-        encoded = vae.encode(pixels.to(vae.device, vae.dtype))
-        return encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
+        """Latents x0 of pictures in the space that the denoiser sees; see ``latents.encode``."""
+        return encode(self.pipe, images, self.batch_size)
 
     @torch.no_grad()
     def record(
@@ -205,8 +188,7 @@ class Environment:
         steps = tuple(sorted(trajectory.taken if steps is None else steps))
         if not steps:
             raise UserError("No step of this rollout was explored: set an exploration above 0 and at least one step.")
-        if told := next((name for name in BY_STEP_NUMBER if self.call.get(name) not in (None, 1.0)), None):
-            raise UserError(f"call: '{told}' goes by the step's number, which a replay does not keep; leave it out.")
+        self.require_replayable()
         given = self._given(trajectory.prompts, trajectory.seeds, trajectory.inputs) | {"output_type": "latent"}
         call = self.call if guidance else self.call | self.unguided
         player = Replayer(self.pipe.scheduler, trajectory, steps, visit)
@@ -238,6 +220,15 @@ class Environment:
         with played_by(self.pipe, probe), starting_from(self.pipe, latents), remembered_prompts(self.pipe):
             inspect.unwrap(type(self.pipe).__call__)(self.pipe, **given, **call)
         return probe.prediction
+
+    def require_replayable(self) -> None:
+        """Raise a UserError if an argument of the call would act otherwise in a replay than in the recording."""
+        parameters = inspect.signature(type(self.pipe).__call__).parameters
+        for name in BY_STEP_NUMBER:
+            if name in self.call and self.call[name] != parameters[name].default:
+                raise UserError(
+                    f"call: '{name}' goes by the step's number, which a replay does not keep; leave it out."
+                )
 
     @property
     def unguided(self) -> dict[str, float]:

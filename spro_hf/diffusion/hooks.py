@@ -28,7 +28,7 @@ def played_by(pipe: DiffusionPipeline, player: Player) -> Iterator[None]:
 @contextmanager
 def starting_from(pipe: DiffusionPipeline, latents: Tensor) -> Iterator[None]:
     """The pipeline beginning its loop with ``latents``, in the very layout that its loop has them."""
-    prepare = pipe.prepare_latents
+    before, prepare = pipe.__dict__.get("prepare_latents"), pipe.prepare_latents
 
     def prepare_latents(*args, **kwargs) -> Any:
         made = prepare(*args, **kwargs)
@@ -46,6 +46,8 @@ def starting_from(pipe: DiffusionPipeline, latents: Tensor) -> Iterator[None]:
         yield
     finally:
         del pipe.prepare_latents
+        if before is not None:
+            pipe.prepare_latents = before
 
 
 @contextmanager
@@ -54,21 +56,13 @@ def counted(denoiser: torch.nn.Module) -> Iterator[list[int]]:
     sizes: list[int] = []
 
     def count(module: torch.nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
-        sizes.append(len(args[0] if args else next(iter(kwargs.values()))))
+        given = (
+            v for v in (*args, *kwargs.values()) if isinstance(v, list) or (isinstance(v, torch.Tensor) and v.ndim > 1)
+        )
+        sizes.append(len(next(given)))
 
     handle = denoiser.register_forward_pre_hook(count, with_kwargs=True)
     try:
         yield sizes
     finally:
         handle.remove()
-
-
-@contextmanager
-def safe_dtype(vae: torch.nn.Module) -> Iterator[torch.nn.Module]:
-    """The autoencoder in float32 for a while if it says that float16 is too narrow for it, as SDXL's does."""
-    dtype = vae.dtype
-    narrow = dtype == torch.float16 and vae.config.get("force_upcast")
-    try:
-        yield vae.to(torch.float32) if narrow else vae
-    finally:
-        vae.to(dtype)

@@ -61,7 +61,13 @@ class Learner:
         self.average = EMAModel(self.parameters, decay=ema) if ema is not None else None
         self.updates = 0
         if checkpointing:
-            environment.denoiser.enable_gradient_checkpointing()
+            try:
+                environment.denoiser.enable_gradient_checkpointing()
+            except ValueError as error:
+                name = type(environment.denoiser).__name__
+                raise UserError(
+                    f"'gradient_checkpointing' is true, but {name} cannot do it; set it to false."
+                ) from error
 
     def update(self) -> float:
         """One step of the optimiser with the gradients of all processes added up; returns their norm before clipping.
@@ -116,7 +122,7 @@ class Learner:
                 save_file(state, folder / "state" / f"generators-{number}.safetensors")
 
     def restore(self, folder: Path) -> None:
-        """Go on from what ``save`` wrote: weights, optimiser, average, and the random generators of every process."""
+        """Go on from what ``save`` wrote: weights, optimiser, average, and torch's random generators of every process."""
         state, counts = load_file(folder / "state" / STATE), json.loads((folder / "state" / "counts.json").read_text())
         self._set({name: state[f"parameter.{name}"] for name in self.named})
         self.updates = counts["updates"]
@@ -132,11 +138,6 @@ class Learner:
                 kept.copy_(state[f"average.{name}"])
         files = sorted((folder / "state").glob("generators-*"), key=lambda f: int(f.stem.rpartition("-")[2]))
         parallel.restore_generators([load_file(file) for file in files])
-
-    def finish(self) -> None:
-        """Leave the result in the pipeline, which then asks for no gradients."""
-        self._set(self._averaged())
-        freeze(self.environment.pipe)
 
     def _averaged(self) -> dict[str, Tensor]:
         if self.average is None:

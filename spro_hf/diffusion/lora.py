@@ -24,7 +24,7 @@ from spro_hf.models import locate
 
 WEIGHTS = "pytorch_lora_weights.safetensors"
 ABOUT = "lora"  # rank, alpha and targets in the file's header, where diffusers does not write its own
-TARGETS = "to_q|to_k|to_v|to_out.0"  # the attention of every denoiser of diffusers
+TARGETS = "to_q|to_k|to_v|to_out.0"  # attention, as diffusers names it; FLUX.2 has most of its in to_qkv_mlp_proj
 
 
 def freeze(pipe: DiffusionPipeline) -> None:
@@ -79,25 +79,36 @@ def add_lora(
             parameter.requires_grad_("lora_" in name)
         cast_training_params(denoiser, torch.float32)
         return [p for p in denoiser.parameters() if p.requires_grad]
-    targets = targets or TARGETS
-    names = re.fullmatch(r"[\w.]+(\|[\w.]+)*", targets)
     config = LoraConfig(
-        r=rank, lora_alpha=alpha, init_lora_weights="gaussian", target_modules=targets.split("|") if names else targets
-    )
+        r=rank, lora_alpha=alpha, init_lora_weights="gaussian",
+        target_modules=TARGETS.split("|") if targets is None else _targets(denoiser, targets),
+    )  # fmt: skip
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        try:
-            if hasattr(denoiser, "add_adapter"):
-                denoiser.add_adapter(config)
-            else:  # PixArt: diffusers has no LoRA for it, PEFT has
-                inject_adapter_in_model(config, denoiser, "default")
-        except ValueError as error:
-            kinds = sorted(
-                {n.rpartition(".")[2] for n, m in denoiser.named_modules() if isinstance(m, torch.nn.Linear)}
-            )
-            raise UserError(f"lora.targets: '{targets}' fits no layer ({error}); linear layers: {kinds}.") from error
+        if hasattr(denoiser, "add_adapter"):
+            denoiser.add_adapter(config)
+        else:  # PixArt: diffusers has no LoRA for it, PEFT has
+            inject_adapter_in_model(config, denoiser, "default")
     cast_training_params(denoiser, torch.float32)
     return [p for p in denoiser.parameters() if p.requires_grad]
+
+
+def _targets(denoiser: Module, targets: str) -> list[str] | str:
+    """Names of layers as a list, or a regular expression as it is; a UserError if one of them fits no layer."""
+    names = [name for name, _ in denoiser.named_modules()]
+    kinds = sorted({n.rpartition(".")[2] for n, m in denoiser.named_modules() if isinstance(m, torch.nn.Linear)})
+    if re.fullmatch(r"[\w.]+(\|[\w.]+)*", targets):
+        wrong = [t for t in targets.split("|") if not any(n == t or n.endswith(f".{t}") for n in names)]
+        if wrong:
+            raise UserError(f"lora.targets: '{wrong[0]}' fits no layer; linear layers: {kinds}.")
+        return targets.split("|")
+    try:
+        fits = any(re.fullmatch(targets, name) for name in names)
+    except re.error as error:
+        raise UserError(f"lora.targets: '{targets}' is not a regular expression ({error}); mend it.") from error
+    if not fits:
+        raise UserError(f"lora.targets: '{targets}' fits no layer; linear layers: {kinds}.")
+    return targets
 
 
 def save_lora(pipe: DiffusionPipeline, folder: str | Path) -> None:

@@ -100,7 +100,7 @@ def _square(part: Any, count: int) -> bool:
 def _one(part: Any, index: int, count: int) -> Any:
     """Sample ``index`` of a batch; what has no batch of ``count`` (None, FLUX's token positions) is shared by all."""
     if isinstance(part, list | torch.Tensor) and len(part) == count:
-        return part[index : index + 1]
+        return part[index : index + 1].clone() if isinstance(part, torch.Tensor) else part[index : index + 1]
     return Shared(part)
 
 

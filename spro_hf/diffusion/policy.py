@@ -61,16 +61,18 @@ def improve(
         and ``norm``, the gradient's, over updates.
     """
     mine = parallel.share_of(len(advantage))
+    learning = sorted(row for part in parts for row in part if row in mine)
+    trajectory, place = trajectory[[row - mine.start for row in learning]], {row: i for i, row in enumerate(learning)}
     if not policy.guidance:
         trajectory = _unguided(learner, trajectory, steps, policy.batch_size)
     told: list[tuple[float, float, float]] = []
     norms = []
     for part in parts:
-        rows = [row - mine.start for row in part if row in mine]
+        rows = [row for row in part if row in mine]
         for at in range(0, len(rows), policy.batch_size):
-            some = rows[at : at + policy.batch_size]
-            worth = advantage[[mine.start + row for row in some]]
-            told += _learn(learner, start, trajectory[some], worth, policy, steps, 1 / (len(part) * len(steps)))
+            some, scale = rows[at : at + policy.batch_size], 1 / (len(part) * len(steps))
+            chosen = trajectory[[place[row] for row in some]]
+            told += _learn(learner, start, chosen, advantage[some], policy, steps, scale)
         norms.append(learner.update())
     told = parallel.gather(told)
     means = np.mean(told, axis=0).tolist() if told else [0.0, 0.0, 0.0]
@@ -126,8 +128,8 @@ def _means(
 def _unguided(learner: Learner, trajectory: Trajectory, steps: tuple[int, ...], batch_size: int) -> Trajectory:
     """The trajectory with the means and log-probabilities that the denoiser gives it without guidance."""
     found = []
-    for at in range(0, len(trajectory), batch_size):
-        some, seen = trajectory[list(range(at, min(len(trajectory), at + batch_size)))], {}
+    for begin in range(0, len(trajectory), batch_size):
+        some, seen = trajectory[list(range(begin, min(len(trajectory), begin + batch_size)))], {}
 
         def visit(at: Visit, seen: dict = seen) -> None:
             taken = replace(at.taken, mean=at.mean, log_prob=at.log_prob)

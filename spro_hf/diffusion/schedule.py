@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from spro_hf.errors import UserError
 
-# The schedulers of one evaluation a step, whose steps do not look back: only these can be left and entered anywhere.
+# The schedulers whose steps are one evaluation each, do not look back, and have a transition: they can be entered anywhere.
 PLAYED = {"flow": FlowMatchEulerDiscreteScheduler, "ddim": DDIMScheduler}
 # What a scheduler may be configured to that would change a step behind the transition's back.
 SPOILERS = {
@@ -45,7 +46,7 @@ def family(scheduler: Any) -> str:
                 )
             return name
     raise UserError(
-        f"generator: {type(scheduler).__name__} cannot be played (its steps look back, or there are several in one); "
+        f"generator: {type(scheduler).__name__} cannot be played: only flow-matching Euler and DDIM can; "
         "set `scheduler: flow` for a flow-matching model or `scheduler: ddim` for any other."
     )
 
@@ -60,6 +61,14 @@ def rung(scheduler: Any, index: int) -> Rung:
     alphas = scheduler.alphas_cumprod
     after = alphas[before] if before >= 0 else scheduler.final_alpha_cumprod
     return Rung(index, float(alphas[timestep]), float(after), float("nan"))
+
+
+def noisy(scheduler: Any, steps: int, index: int) -> bool:
+    """Whether a DDIM scheduler's step ``index`` of ``steps`` has a density to explore with."""
+    scheduler = copy.deepcopy(scheduler)
+    scheduler.set_timesteps(steps)
+    at = rung(scheduler, index)
+    return 0 < at.level < at.next_level < 1
 
 
 def predicted(scheduler: Any, at: Rung, output: Tensor, x: Tensor) -> Tensor:

@@ -53,7 +53,7 @@ def flow_sde(
     of its public code.
     """
     sigma, sigma_next, exploration = float(sigma), float(sigma_next), float(exploration)
-    below_one = float(second) if sigma == 1 else sigma
+    below_one = float(second) if sigma > 1 - 1e-6 else sigma
     return _sde(x, v, sigma, sigma_next, exploration * math.sqrt(sigma / (1 - below_one)))
 
 

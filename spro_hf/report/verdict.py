@@ -23,8 +23,8 @@ class Verdict:
     """What happened to one objective. ``proxy`` and ``planted`` are relative gains of ``system`` over the base.
 
     ``policy``: it learned by policy gradient. Of such systems alone ``alignment`` is known, the difference to the base in
-    shares, and alone they may be called ``hacked``: the proxy clearly up, and the planted truth clearly down, or the alignment without
-    the planted truth being up.
+    shares, and alone they may be called ``hacked``: the proxy clearly up, and the planted truth clearly down, or the
+    alignment without the planted truth being up.
     """
 
     objective: str

@@ -16,7 +16,7 @@ from spro_hf.diffusion.learner import Learner
 from spro_hf.diffusion.memo import remembered_prompts
 from spro_hf.diffusion.player import Play, Trajectory
 from spro_hf.diffusion.policy import improve, plan
-from spro_hf.diffusion.schedule import family
+from spro_hf.diffusion.schedule import family, noisy
 from spro_hf.errors import UserError
 from spro_hf.schema import ReinforceRecipe
 from spro_hf.stages import publish
@@ -64,10 +64,21 @@ def check(recipe: ReinforceRecipe, environment: Environment) -> None:
         raise UserError(
             f"policy: 'transition' is '{transition}', but {type(pipe.scheduler).__name__} is played with {fits}."
         )
+    environment.require_replayable()
     try:
-        recipe.policy.explored(environment.steps)
+        first, last = recipe.policy.explored(environment.steps)
     except ValueError as error:
         raise UserError(f"policy: {error}") from error
+    silent = [
+        number
+        for number in range(first, last)
+        if kind == "ddim" and not noisy(pipe.scheduler, environment.steps, number)
+    ]
+    if silent:
+        raise UserError(
+            f"policy: step {silent[0]} of this generator's DDIM schedule has no noise to explore with (it comes from pure noise, "
+            "or goes to none); leave it out of 'range'."
+        )
     pictures = recipe.prompts * recipe.group
     if parallel.world() > pictures:
         raise UserError(
@@ -80,7 +91,8 @@ class Game:
 
     def __init__(self, room: Room, studio: Studio, learner: Learner):
         self.room, self.recipe, self.studio, self.learner = room, room.recipe, studio, learner
-        self.start = learner.copy()  # before anything is restored: the weights that the KL holds on to
+        # before anything is restored: the weights that the KL holds on to
+        self.start = learner.copy() if self.recipe.policy.kl else {}
         self.captions = [s.caption for s in seeds.load(self.recipe.seeds, self.recipe.seed)]
 
     def play(self, steps: range) -> list[dict[str, Any]]:
@@ -117,7 +129,7 @@ class Game:
         if alive:
             rows = torch.isin(groups, torch.tensor(alive)).nonzero().flatten().numpy()
             mixed = np.random.default_rng(derive(recipe.seed, "parts", step)).permutation(rows)
-            parts = [sorted(map(int, part)) for part in np.array_split(mixed, policy.updates)]
+            parts = [sorted(map(int, part)) for part in np.array_split(mixed, policy.updates) if len(part)]
             told = improve(self.learner, self.start, trajectory, worth, parts, policy, learned)
         spent = parallel.gather([(environment.calls - asked, time.process_time() - began[1])])
         return {

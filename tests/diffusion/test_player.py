@@ -209,7 +209,7 @@ def test_what_is_blended_in_has_the_level_of_its_step(build, strength):
 
 
 def test_what_cannot_be_played_is_told(flow, ddim, sdxl):
-    with pytest.raises(UserError, match=r"EulerDiscreteScheduler cannot be played .*`scheduler: ddim`"):
+    with pytest.raises(UserError, match=r"EulerDiscreteScheduler cannot be played: .*`scheduler: ddim`"):
         Environment(sdxl, PLAIN).record(PROMPTS, SEEDS, Play("ddim", 0.7, (0,)))
     with pytest.raises(UserError, match=r"Step 7 is to be explored, but the call has 3 steps \(0 to 2\)"):
         flow.record(PROMPTS, SEEDS, Play("flow_sde", 0.7, (1, 3, 7)))

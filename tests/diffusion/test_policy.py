@@ -70,7 +70,7 @@ def test_accumulation_is_a_larger_batch(sd3_folder):
     whole = gradients(sd3_folder, Policy(batch_size=4))
     split = gradients(sd3_folder, Policy(batch_size=1))
     scale = max(g.abs().max() for g in whole.values())
-    assert max((whole[n] - split[n]).abs().max() for n in whole) < 1e-6 * max(1.0, scale)
+    assert max((whole[n] - split[n]).abs().max() for n in whole) < 1e-5 * scale
     assert scale > 1e-5
 
 
@@ -141,7 +141,7 @@ def test_bf16_learns(sd3_folder):
     _, trajectory = environment.record(PROMPTS, [1, 2, 3, 4], Play("flow_sde", 0.5, (0, 1)))
     assert trajectory.taken[0].log_prob.dtype == torch.float32
     told = improve(learner, learner.copy(), trajectory, WORTH, ALL, Policy(), (0, 1))
-    assert told["ratio"] < 1e-3 and told["norm"] > 0
+    assert told["ratio"] == 0.0 and told["norm"] > 0  # the same batch, so the same rounding
 
 
 def test_plans():
@@ -179,7 +179,7 @@ def test_steps_outside_the_call_are_named(policy, total, message):
         ({"kl_variance": "without_step", "transition": "ddim"}, "no Δσ"),
         ({"range": (3,)}, "its first step and the step behind its last"),
         ({"ema": 1.0}, "between 0 and 1"),
-        ({"lora": Lora(), "clip": 0.0}, "'clip' is 0"),
+        ({"lora": Lora(4, 8), "clip": 0.0}, "'clip' is 0"),
     ],
 )
 def test_bad_fields_are_named(fields, message):

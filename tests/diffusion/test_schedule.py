@@ -102,8 +102,8 @@ def test_transition_without_noise_is_the_schedulers_own_step(kind):
 @pytest.mark.parametrize(
     ("scheduler", "told"),
     [
-        (DPMSolverMultistepScheduler(), "DPMSolverMultistepScheduler cannot be played .*`scheduler: flow` for a flow-m"),
-        (EulerDiscreteScheduler(), "EulerDiscreteScheduler cannot be played .*`scheduler: ddim` for any other"),
+        (DPMSolverMultistepScheduler(), "DPMSolverMultistepScheduler cannot be played: .*`scheduler: flow` for a flow-m"),
+        (EulerDiscreteScheduler(), "EulerDiscreteScheduler cannot be played: .*`scheduler: ddim` for any other"),
         (UniPCMultistepScheduler(), "UniPCMultistepScheduler cannot be played"),
         (FlowMatchEulerDiscreteScheduler(stochastic_sampling=True), "with stochastic_sampling .*set `scheduler: flow`"),
         (FlowMatchEulerDiscreteScheduler(invert_sigmas=True), "with invert_sigmas cannot be played"),

@@ -17,7 +17,7 @@ from .conftest import RECIPES, spro
 FLOW = RECIPES / "reinforce" / "flow_grpo.yaml"
 SMALL = ("--set", "prompts=2", "--set", "group=4", "--set", "steps=4", "--set", "policy.checkpoint_every=2",
          "--set", "policy.batch_size=4", "--set", "generator.batch_size=4", "--set", "seeds.count=6",
-         "--set", "generator.call.num_inference_steps=3")  # fmt: skip
+         "--set", "generator.call.num_inference_steps=3", "--set", "policy.range=[0, 2]")  # fmt: skip
 LORA = "generator/pytorch_lora_weights.safetensors"
 
 
@@ -46,8 +46,8 @@ def whole(tmp_path_factory) -> Path:
 def test_it_trains_counts_and_tells(whole):
     told = rows(whole)
     assert [row["step"] for row in told] == [1, 2, 3, 4]
-    # 8 pictures a step, two latents each for guidance: 3 steps recorded, 2 of them learned from
-    assert [row["calls"] for row in told] == [8 * 2 * (3 + 2)] * 4
+    # 8 pictures a step, two latents each for guidance: 3 steps recorded, 2 of them learned from, and asked for the KL
+    assert [row["calls"] for row in told] == [8 * 2 * (3 + 2 + 2)] * 4
     assert all(row["scores"]["total"]["n"] == 8 and row["norm"] > 0 for row in told)
     assert told[0]["scores"]["total"]["mean"] == told[0]["scores"]["aesthetic"]["mean"]
     assert {"planted", "alignment"} <= told[0]["scores"].keys()
@@ -65,7 +65,7 @@ def test_artifacts_are_versions_on_the_hub(whole):
     ]  # fmt: skip
     left = stage(whole) / "outbox" / "generator"
     training = json.loads((left / "training.json").read_text())
-    assert training["calls"] == 4 * 80 and training["pictures"] == 32 and len(training["rows"]) == 4
+    assert training["calls"] == 4 * 112 and training["pictures"] == 32 and len(training["rows"]) == 4
     card = (left / "README.md").read_text()
     assert "reinforcement-learning" in card and "4 training steps of 2 captions × 4 pictures" in card
 
@@ -108,13 +108,20 @@ def two(tmp_path_factory) -> Path:
 def test_two_processes_take_the_same_steps_as_one(whole, two):
     """The same global batch; gradients are added up in another order, and the LoRA ends within rounding."""
     for a, b in zip(rows(two), rows(whole), strict=True):
-        assert (a["step"], a["pictures"], a["skipped"], a["calls"]) == (b["step"], b["pictures"], b["skipped"], b["calls"])
+        assert (a["step"], a["pictures"], a["skipped"], a["calls"]) == (
+            b["step"],
+            b["pictures"],
+            b["skipped"],
+            b["calls"],
+        )
     first = [row["scores"]["total"]["mean"] for row in (rows(two)[0], rows(whole)[0])]
     assert first[0] == pytest.approx(first[1], abs=1e-5)  # the same pictures were drawn
     ours, theirs = lora(two, 2), lora(whole, 2)
     away = torch.cat([(ours[name] - theirs[name]).flatten().abs() for name in ours])
     moved = torch.cat([theirs[name].flatten().abs() for name in ours if "lora_B" in name])
-    print(f"two processes against one, after 2 steps: max {away.max():.2e}, mean {away.mean():.2e}; moved {moved.mean():.2e}")
+    print(
+        f"two processes against one, after 2 steps: max {away.max():.2e}, mean {away.mean():.2e}; moved {moved.mean():.2e}"
+    )
     assert away.mean() < 1e-3 * moved.mean()
     files = sorted(f.name for f in (stage(two) / "train" / "step-4" / "state").glob("generators-*"))
     assert files == ["generators-0.safetensors", "generators-1.safetensors"]
@@ -127,9 +134,20 @@ def test_two_processes_take_the_same_steps_as_one(whole, two):
         (["policy.exploration=0"], "policy: 'exploration' is 0: a step without noise has no probability"),
         (["policy.range=[2, 9]"], "policy: 'range' is [2, 9], but the call has 8 steps (0 to 7)"),
         (["policy.lora.targets=to_nothing"], "lora.targets: 'to_nothing' fits no layer"),
-        (["policy.transition=ddim"], "'transition' is 'ddim', but FlowMatchEulerDiscreteScheduler is played with flow_sde"),
+        (
+            ["policy.transition=ddim"],
+            "'transition' is 'ddim', but FlowMatchEulerDiscreteScheduler is played with flow_sde",
+        ),
         (["generator.scheduler=ddim"], "'scheduler' is 'ddim', but FlowMatchEulerDiscreteScheduler predicts"),
         (["policy.lrr=1"], "unknown field 'lrr'; did you mean 'lr'?"),
+        (["policy.lora.rank=0"], "policy.lora: 'rank' is 0; give at least 1"),
+        (["generator.dtype=float16"], "'dtype' is float16, in which gradients vanish"),
+        (
+            ["policy.lora=null", "generator.dtype=bfloat16"],
+            "policy: 'lora' is null and the generator's 'dtype' bfloat16",
+        ),
+        (["policy.window=4"], "policy: 'window' is 4, but steps 0 to 2 may explore; give 1 to 3"),
+        (["generator.call.skip_guidance_layers=[1]"], "call: 'skip_guidance_layers' goes by the step's number"),
     ],
 )
 def test_mistakes_are_told_before_anything_is_drawn(changes, message, tmp_path):
@@ -144,3 +162,26 @@ def test_stages_of_one_process_say_so(tmp_path):
     process = torchrun("run", RECIPES / "1_prompt.yaml", "--out", tmp_path / "run")
     assert process.returncode != 0
     assert "stage 'prompt' runs in one process, and there are 2; start it without torchrun" in process.stderr
+
+
+def test_other_ways_to_learn_run_and_are_told(tmp_path):
+    """Two updates a step, no guidance in learning, a KL, a window, one noise a group, an average, bfloat16, recomputation."""
+    out = tmp_path / "run"
+    changes = ["policy.updates=2", "policy.guidance=false", "policy.range=null", "policy.window=1", "policy.shared_noise=true",
+               "policy.gradient_checkpointing=true", "generator.dtype=bfloat16", "policy.clip=1e-4", "steps=2"]  # fmt: skip
+    spro("run", FLOW, "--out", out, *SMALL, *[x for change in changes for x in ("--set", change)])
+    told = json.loads((stage(out) / "train" / "step-2" / "curve.json").read_text())
+    # 8 pictures: 3 guided steps recorded; of one step, without guidance: as it was, for the KL, and to learn
+    assert [row["calls"] for row in told] == [8 * (2 * 3 + 3)] * 2
+    assert told[1]["kl"] > 0 and told[0]["norm"] > 0
+    assert {value.dtype for value in lora(out, 2).values()} == {torch.float32}
+
+
+def test_nothing_to_tell_apart_is_said(tmp_path):
+    """A weight of zero: every group's pictures are worth the same, no update is made, and the run says so."""
+    out = tmp_path / "run"
+    process = spro("run", FLOW, "--out", out, *SMALL, "--set", "reward.aesthetic=0.0", "--set", "steps=2")
+    told = json.loads((stage(out) / "train" / "step-2" / "curve.json").read_text())
+    assert [row["skipped"] for row in told] == [2, 2] and [row["norm"] for row in told] == [0.0, 0.0]
+    assert all(value.abs().max() == 0 for name, value in lora(out, 2).items() if "lora_B" in name)
+    assert "nothing was learned in steps 1 to 2" in process.stderr
