@@ -7,7 +7,7 @@ from pathlib import Path
 from spro_hf.errors import UserError
 
 WEIGHTS = Path(__file__).parent / "weights"
-NAMES = ("generator", "guider", "clip", "pickscore", "aesthetic", "engagement", "oracle", "judge")
+NAMES = ("generator", "ddim-generator", "guider", "clip", "pickscore", "aesthetic", "engagement", "oracle", "judge")
 
 
 def path(name: str) -> Path:

@@ -14,7 +14,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, CLIPModel
 from spro_hf.diffusion.environment import Environment, load_generator
 from spro_hf.errors import UserError
 from spro_hf.tiny import home
-from spro_hf.tiny.make.measure import CALL, measure_generator
+from spro_hf.tiny.make.measure import CALL, DDIM_CALL, measure_generator
 from spro_hf.tiny.make.pictures import measure_oracle
 from spro_hf.tiny.make.scorers import measure_scorers
 from spro_hf.tiny.oracle import Oracle, pixels
@@ -24,7 +24,7 @@ from spro_hf.tiny.world import Thing, Truth
 
 def test_weights_are_small_and_hold_no_pickle():
     files = [f for f in home.WEIGHTS.rglob("*") if f.is_file()]
-    assert sum(f.stat().st_size for f in files) < 25e6
+    assert sum(f.stat().st_size for f in files) < 32e6
     assert {f.suffix for f in files} <= {".safetensors", ".json", ".md", ".jinja", ".txt"}
     assert {f.name for f in home.WEIGHTS.iterdir() if f.is_dir()} == set(home.NAMES)
 
@@ -49,9 +49,31 @@ def test_stock_loaders_take_them_without_a_word():
     assert CLIPModel.from_pretrained(home.path("pickscore")).config.projection_dim == 128
 
 
+def test_the_ddim_generator_is_a_stock_pipeline_with_the_schedule_of_stable_diffusion_1_5():
+    pipe = AutoPipelineForText2Image.from_pretrained(home.path("ddim-generator"))
+    assert type(pipe).__name__ == "StableDiffusionPipeline" and type(pipe.scheduler).__name__ == "DDIMScheduler"
+    pipe.scheduler.set_timesteps(8)  # "leading": steps of 1000 / 8 = 125, then moved by one
+    assert pipe.scheduler.timesteps.tolist() == [876, 751, 626, 501, 376, 251, 126, 1]
+    # 1 − 0.00085 at the clean end, where sampling ends too; at the other Stable Diffusion's well-known σ of 14.61
+    alphas = pipe.scheduler.alphas_cumprod
+    assert float(alphas[0]) == float(pipe.scheduler.final_alpha_cumprod) == pytest.approx(0.99915)
+    assert float(((1 - alphas[-1]) / alphas[-1]).sqrt()) == pytest.approx(14.6146, abs=1e-3)
+    pipe.set_progress_bar_config(disable=True)
+    (stock,) = pipe("a red circle", **DDIM_CALL, generator=torch.Generator().manual_seed(3)).images
+    (ours,) = Environment(load_generator("spro_hf/tiny/ddim-generator"), DDIM_CALL).render(["a red circle"], [3])
+    assert np.abs(np.asarray(stock, int) - np.asarray(ours, int)).max() <= 1
+    assert Oracle.load().read([ours])[0].things == (Thing("red", "circle"),)
+
+
 def test_the_generator_draws_what_held_out_captions_say():
-    told = measure_generator(home.path("generator"), Oracle.load(), count=240)
+    told = measure_generator(home.path("generator"), Oracle.load(), CALL, count=240)
     assert told["one object: shape and colour right"] >= 0.85
+    assert told["one object and a modifier: modifier visible"] >= 0.80
+
+
+def test_the_ddim_generator_draws_what_held_out_captions_say():
+    told = measure_generator(home.path("ddim-generator"), Oracle.load(), DDIM_CALL, count=120)
+    assert told["one object: shape and colour right"] >= 0.90
     assert told["one object and a modifier: modifier visible"] >= 0.80
 
 
@@ -83,7 +105,7 @@ def test_the_scorers_agree_with_the_planted_truth():
 
 def test_the_card_says_how_they_were_made_and_what_they_score():
     told = json.loads((home.WEIGHTS / "measured.json").read_text())
-    assert set(told["scores"]) == {"oracle", "generator", "scorers", "guider"}
+    assert set(told["scores"]) == {"oracle", "generator", "ddim-generator", "scorers", "guider"}
     card = (home.WEIGHTS / "README.md").read_text()
     for rows in told["scores"].values():
         for name, value in rows.items():

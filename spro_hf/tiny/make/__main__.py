@@ -1,7 +1,8 @@
 """``make world``: train every model of the embedded world again from nothing, measure them, and write their card.
 
-Two trainings run side by side, one thread each: the generator's flow takes longest; the autoencoder's decoder, the
-oracle, the scorers, the judge and the guider take their turns beside it. Times are wall times on two cores.
+Two trainings run side by side, one thread each: the two generators, one after the other, take longest; the
+autoencoder's decoder, the oracle, the scorers, the judge and the guider take their turns beside them. Times are wall
+times on two cores.
 """
 
 from __future__ import annotations
@@ -15,15 +16,16 @@ import time
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderTiny, StableDiffusion3Pipeline
+from diffusers import AutoencoderTiny, StableDiffusion3Pipeline, StableDiffusionPipeline
 from transformers import CLIPModel, CLIPProcessor
 
 from spro_hf.models import forget_paths
-from spro_hf.tiny.make import generator, guider, pictures, scorers
+from spro_hf.tiny.make import ddim, generator, guider, pictures, scorers
 from spro_hf.tiny.make.measure import write_card
 
 MINUTES = {
     "flow": 70,
+    "ddim": 35,
     "decoder": 9,
     "oracle": 9,
     "clip": 13,
@@ -35,13 +37,19 @@ MINUTES = {
 log = logging.getLogger("make world")
 
 
-def _flow(out: Path, minutes: float) -> None:
+def _generators(out: Path, minutes: dict[str, float]) -> None:
+    """The two generators; they are saved while they train, so a file beside each says that it is finished."""
     _quiet()
-    generator.train_flow(generator.build(), minutes, out / "generator")
+    if not (out / "flow.json").exists():
+        generator.train_flow(generator.build(), minutes["flow"], out / "generator")
+        (out / "flow.json").write_text(json.dumps({"minutes": minutes["flow"]}))
+    if not (out / "ddim.json").exists():
+        ddim.train_ddim(ddim.build(out / "generator"), minutes["ddim"], out / "ddim-generator")
+        (out / "ddim.json").write_text(json.dumps({"minutes": minutes["ddim"]}))
 
 
 def _beside(out: Path, minutes: dict[str, float]) -> None:
-    """Everything but the flow. Parts that are finished already are left alone, so that a killed run continues."""
+    """Everything but the generators. Parts that are finished already are left alone, so that a killed run continues."""
     _quiet()
     if not (out / "vae").exists():
         vae = generator.build().vae
@@ -77,14 +85,17 @@ def _quiet() -> None:
 
 
 def assemble(parts: Path, out: Path) -> None:
-    """Put the trained decoder into the generator and write everything as it ships: float16 where the size matters.
+    """Put the trained decoder into the generators and write everything as it ships: float16 where the size matters.
 
     Text encoders and autoencoder stay in float32, so that a stock loader that keeps each file's own type mixes none.
     """
-    pipe = StableDiffusion3Pipeline.from_pretrained(parts / "generator")
-    pipe.vae = AutoencoderTiny.from_pretrained(parts / "vae")
-    pipe.transformer.half()
-    pipe.save_pretrained(out / "generator")
+    vae = AutoencoderTiny.from_pretrained(parts / "vae")
+    flow = StableDiffusion3Pipeline.from_pretrained(parts / "generator", vae=vae)
+    flow.transformer.half()
+    flow.save_pretrained(out / "generator")
+    noise = StableDiffusionPipeline.from_pretrained(parts / "ddim-generator", vae=vae)
+    noise.unet.half()
+    noise.save_pretrained(out / "ddim-generator")
     for name in ("clip", "pickscore"):
         model = CLIPModel.from_pretrained(parts / name, dtype=torch.float32)
         _keep(model, CLIPProcessor.from_pretrained(parts / name), out / name)
@@ -111,16 +122,13 @@ def main() -> None:
     began, minutes = time.monotonic(), {name: m * arguments.scale for name, m in MINUTES.items()}
     arguments.parts.mkdir(parents=True, exist_ok=True)
     context = multiprocessing.get_context("spawn")
-    jobs = [context.Process(target=_beside, args=(arguments.parts, minutes))]
-    if not (arguments.parts / "flow.json").exists():
-        jobs.append(context.Process(target=_flow, args=(arguments.parts, minutes["flow"])))
+    jobs = [context.Process(target=job, args=(arguments.parts, minutes)) for job in (_generators, _beside)]
     for job in jobs:
         job.start()
     for job in jobs:
         job.join()
     if any(job.exitcode for job in jobs):
         raise SystemExit("a training stopped; see above. The same command continues with the parts that are missing.")
-    (arguments.parts / "flow.json").write_text(json.dumps({"minutes": minutes["flow"]}))
     assemble(arguments.parts, arguments.out)
     torch.set_num_threads(2)
     write_card(arguments.out, minutes)

@@ -20,6 +20,7 @@ from spro_hf.tiny.oracle import Oracle, PictureNet
 from spro_hf.tiny.world import MODIFIERS, Truth, alignment, caption, read, sample_truth
 
 CALL = {"num_inference_steps": 8, "guidance_scale": 2.5, "max_sequence_length": 1}
+DDIM_CALL = {"num_inference_steps": 8, "guidance_scale": 2.5}
 
 
 def _one_object(rng: np.random.Generator) -> Truth:
@@ -29,10 +30,10 @@ def _one_object(rng: np.random.Generator) -> Truth:
             return truth
 
 
-def measure_generator(folder: Path, oracle: Oracle, count: int = 600) -> dict[str, float]:
-    """Read the generator's pictures of held-out captions: shape and colour, modifiers, two-object scenes, in 8 steps."""
+def measure_generator(folder: Path, oracle: Oracle, call: dict, count: int = 600) -> dict[str, float]:
+    """Read a generator's pictures of held-out captions: shape and colour, modifiers, two-object scenes."""
     rng = np.random.default_rng(97)
-    environment = Environment(load_generator(str(folder)), CALL)
+    environment = Environment(load_generator(str(folder)), call)
     singles = [_one_object(rng) for _ in range(count)]
     plain = [caption(replace(t, modifiers=frozenset())) for t in singles]
     seen = oracle.read(environment.render(plain, list(range(count))))
@@ -65,7 +66,8 @@ def measure(world: Path) -> dict[str, dict[str, float]]:
     heads = AestheticHead.from_pretrained(world / "aesthetic"), EngagementHead.from_pretrained(world / "engagement")
     return {
         "oracle": measure_oracle(net),
-        "generator": measure_generator(world / "generator", Oracle(net)),
+        "generator": measure_generator(world / "generator", Oracle(net), CALL),
+        "ddim-generator": measure_generator(world / "ddim-generator", Oracle(net), DDIM_CALL),
         "scorers": measure_scorers(clip, pickscore, *heads),
         "guider": measure_guider(world / "guider"),
     }
@@ -80,6 +82,7 @@ picture, no real person's taste. They exist so that SPRO can be run, seen and te
 | folder | class | what it is |
 |---|---|---|
 | `generator` | `StableDiffusion3Pipeline` | rectified flow on 8×8×16 latents, captions of up to 22 words |
+| `ddim-generator` | `StableDiffusionPipeline` | a UNet that predicts the noise, on the same latents, as Stable Diffusion 1.5 does |
 | `guider` | `Idefics3ForConditionalGeneration` | writes a plan and a prompt; knows the grammar, no preference |
 | `clip` | `CLIPModel` | trained with rivals and an attribute reader, so that it knows shapes |
 | `pickscore` | `CLIPModel` | `clip` fine-tuned on pair choices drawn from the planted user preference |
