@@ -36,7 +36,7 @@ lint: install   ## style and errors
 docs: install   ## the README's tables and commands against the repository
 	$(BIN)/python docs/check.py
 
-world: install  ## train the embedded world's models again from nothing (about an hour and a half)
+world: install  ## train the embedded world's models again from nothing (about two hours)
 	$(BIN)/python -m spro_hf.tiny.make
 
 clean:          ## remove the environment and all runs
