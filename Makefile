@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SEED ?= 0
 OUT ?= runs/demo
 
-.PHONY: demo test lint docs world serve install clean
+.PHONY: demo test lint docs world bench serve install clean
 .DEFAULT_GOAL := help
 
 help:           ## what there is
@@ -38,6 +38,9 @@ docs: install   ## the README's tables and commands against the repository
 
 world: install  ## train the embedded world's models again from nothing (about two hours)
 	$(BIN)/python -m spro_hf.tiny.make
+
+bench: install  ## recording and training steps beside the bare pipeline, and peak memory (some minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.environment
 
 clean:          ## remove the environment and all runs
 	rm -rf $(VENV) runs

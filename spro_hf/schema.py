@@ -170,6 +170,7 @@ class MultimodalRecipe(PromptRecipe):
             self.finetune.lora is not None, "finetune: 'lora' is null; co-evolution goes on with a LoRA, give its rank."
         )
         need(self.generator.lora is not None, "generator: the field 'lora' is missing; name the trained generator.")
+        _trainable(self.generator, self.finetune.lora, "finetune")
 
     @property
     def pushes(self) -> tuple[str, ...]:

@@ -3,6 +3,8 @@ import dataclasses
 import pytest
 import torch
 
+from spro_hf import advantages, parts
+from spro_hf.diffusion import schedule, transitions
 from spro_hf.diffusion.environment import Environment, load_generator
 from spro_hf.diffusion.learner import Learner
 from spro_hf.diffusion.player import Play
@@ -142,6 +144,12 @@ def test_bf16_learns(sd3_folder):
     assert trajectory.taken[0].log_prob.dtype == torch.float32
     told = improve(learner, learner.copy(), trajectory, WORTH, ALL, Policy(), (0, 1))
     assert told["ratio"] == 0.0 and told["norm"] > 0  # the same batch, so the same rounding
+
+
+def test_recipes_know_the_names_of_the_functions():
+    assert set(parts.TRANSITIONS) == set(transitions.TRANSITIONS)
+    assert set(parts.ADVANTAGES) == set(advantages.OVER)
+    assert set(parts.SCHEDULERS) == set(schedule.PLAYED)
 
 
 def test_plans():
