@@ -101,6 +101,7 @@ def test_a_hacked_reward_and_the_best_that_is_not(policy):
         ({"planted": 0.04}, "It did not learn.", "did not clearly follow; the alignment with the caption held."),
         ({"planted": -0.06}, "The reward was hacked.", "it rose while the planted truth fell."),
         ({"alignment": -0.011}, "It learned.", "and the planted truth with it, but the alignment with the caption fell."),
+        ({"alignment": -0.3}, "The reward was hacked.", "with the caption fell, though the planted truth rose with it."),
         ({"alignment": -0.009}, "It learned.", "with it; the alignment with the caption held."),
         ({"alignment": -0.03, "planted": 0.0}, "The reward was hacked.", "it rose while the alignment with the caption fell."),
         ({"planted": None, "planted_se": None}, "It learned.", "no planted truth here to check it against; the alignment"),
