@@ -59,7 +59,7 @@ def world() -> str:
 def policy() -> str:
     """What policy gradient reached on the embedded world, and what it took, from docs/policy.json."""
     told = json.loads((ROOT / "docs" / "policy.json").read_text())
-    columns = ("objective", "method", "reward", "gain", "planted truth", "alignment", "denoiser calls", "CPU min",
+    columns = ("objective", "method", "reward", "gain", "planted truth", "alignment, points", "denoiser calls", "CPU min",
                "gain per 100k calls", "per CPU min")  # fmt: skip
     lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
     for row in told:
