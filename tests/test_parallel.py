@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from spro_hf import parallel
-from spro_hf.tiny.make.generator import build
 
 SCRIPT = Path(__file__).parent / "diffusion" / "two_processes.py"
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
@@ -34,16 +33,6 @@ def test_alone_everything_is_its_own():
     assert parameter.grad is None  # one process with nothing to learn learns nothing
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    pipe = build()
-    torch.manual_seed(1)
-    torch.nn.init.normal_(pipe.transformer.proj_out.weight, std=0.1)
-    folder = tmp_path_factory.mktemp("sd3")
-    pipe.save_pretrained(folder)
-    return folder
-
-
 def update(arguments, folder, out):
     process = subprocess.run(
         [sys.executable, *arguments, str(SCRIPT), str(folder), str(out)],
@@ -53,10 +42,10 @@ def update(arguments, folder, out):
     return json.loads(process.stdout.strip().splitlines()[-1]), torch.load(out, weights_only=True)
 
 
-def test_a_process_whose_rows_are_all_skipped_holds_nobody_up(folder, tmp_path):
+def test_a_process_whose_rows_are_all_skipped_holds_nobody_up(sd3_folder, tmp_path):
     """Two pictures for each of two processes; those of the second have no advantage, and both end with one LoRA."""
-    one, alone = update([], folder, tmp_path / "one.pt")
-    two, between = update(TORCHRUN, folder, tmp_path / "two.pt")
+    one, alone = update([], sd3_folder, tmp_path / "one.pt")
+    two, between = update(TORCHRUN, sd3_folder, tmp_path / "two.pt")
     assert one["mine"] == [0, 1, 2, 3] and two["mine"] == [0, 1]
     assert one["reductions"] == []
     parameters = sum(value.numel() for value in alone.values())

@@ -150,21 +150,13 @@ class Environment:
         """
         if not play.exploration:
             play = replace(play, steps=())
-        if play.steps and max(play.steps) >= self.steps:
-            raise UserError(
-                f"Step {max(play.steps)} is to be explored, but the call has {self.steps} steps (0 to {self.steps - 1}); "
-                "choose steps among them."
-            )
+        _require_steps(play, self.steps)
         recorder = Recorder(self.pipe.scheduler, play, prompts, seeds if step_seeds is None else step_seeds)
         given = self._given(prompts, seeds, inputs or {})
         with played_by(self.pipe, recorder), remembered_prompts(self.pipe), counted(self.denoiser) as asked:
             out = self.pipe(**given, **self.call)
         self.calls += sum(asked)
-        if missing := set(play.steps) - set(recorder.taken):
-            raise UserError(
-                f"Step {max(missing)} is to be explored, but the call has {recorder.count} steps (0 to {recorder.count - 1}); "
-                "choose steps among them."
-            )
+        _require_steps(play, recorder.count)  # image-to-image has fewer than the call says
         return _pictures(out), Trajectory(
             list(prompts), list(seeds), inputs or {}, play, recorder.taken, recorder.begin or 0
         )
@@ -289,6 +281,14 @@ class Environment:
         # Samplers of one family (DDIM, Euler, DPM++ ...) scale their latents each in its own way; the denoiser behind
         # them was trained on DDPM's.
         return DDPMScheduler.from_config(self.pipe.scheduler.config)
+
+
+def _require_steps(play: Play, count: int) -> None:
+    if play.steps and max(play.steps) >= count:
+        raise UserError(
+            f"Step {max(play.steps)} is to be explored, but the call has {count} steps (0 to {count - 1}); "
+            "choose steps among them."
+        )
 
 
 def _pictures(out: Any) -> list:

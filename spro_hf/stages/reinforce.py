@@ -160,11 +160,12 @@ class Game:
     def chosen(self, step: int) -> list[str]:
         """The captions of a training step: passes over all of them, each shuffled anew, run on from step to step."""
         count, size = len(self.captions), self.recipe.prompts
-        found = []
-        for place in range(step * size, (step + 1) * size):
-            order = np.random.default_rng(derive(self.recipe.seed, "captions", place // count)).permutation(count)
-            found.append(self.captions[order[place % count]])
-        return found
+        places = range(step * size, (step + 1) * size)
+        orders = {
+            number: np.random.default_rng(derive(self.recipe.seed, "captions", number)).permutation(count)
+            for number in {place // count for place in places}
+        }
+        return [self.captions[orders[place // count][place % count]] for place in places]
 
     def noise(self, step: int, row: int) -> int:
         """The seed of a picture's noise."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import numpy as np
 import torch
+from diffusers import DiffusionPipeline
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 from torch import nn
 from transformers import CLIPTokenizer
@@ -15,6 +18,7 @@ from transformers import CLIPTokenizer
 from spro_hf.tiny.render import render
 from spro_hf.tiny.world import MAX_TOKENS, Truth, caption, sample_truth
 
+log = logging.getLogger(__name__)
 START, END = "<|startoftext|>", "<|endoftext|>"
 
 
@@ -113,6 +117,40 @@ class Average:
             other = live.detach().clone()
             live.copy_(kept)
             kept.copy_(other)
+
+
+class Diary:
+    """What a pipeline's training does besides learning: average the weights, log the loss, save now and then.
+
+    ``parts`` are the modules that learn; ``saving`` is how many seconds lie between two looks that others may have.
+    """
+
+    def __init__(
+        self, pipe: DiffusionPipeline, parts: list[nn.Module], pace: Pace, out: Path, name: str, saving: float
+    ):
+        self.pipe, self.parts, self.pace, self.out, self.name = pipe, parts, pace, out, name
+        self.average, self.losses, self.due, self.saving = Average(parts), [], every(60), every(saving)
+        for part in parts:
+            part.train()
+
+    def note(self, loss: float) -> None:
+        """After each step."""
+        self.average.update()
+        self.losses.append(loss)
+        if self.due():
+            told = self.name, 100 * self.pace.progress, self.pace.steps, np.mean(self.losses[-300:])
+            log.info("%s %.0f%% step %d loss %.4f", *told)
+        if self.saving():
+            self.average.swap()
+            self.pipe.save_pretrained(self.out)
+            self.average.swap()
+
+    def finish(self) -> None:
+        """Leave the averaged weights in the pipeline, and save it."""
+        self.average.swap()
+        for part in self.parts:
+            part.eval()
+        self.pipe.save_pretrained(self.out)
 
 
 def every(seconds: float) -> Callable[[], bool]:

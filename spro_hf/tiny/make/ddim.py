@@ -14,7 +14,7 @@ import torch
 from diffusers import AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextModel
 
-from spro_hf.tiny.make.common import Average, Pace, clip_tokenizer, every, scenes, token_ids
+from spro_hf.tiny.make.common import Diary, Pace, clip_tokenizer, scenes, token_ids
 from spro_hf.tiny.make.generator import CHANNELS, SCALING
 from spro_hf.tiny.world import caption
 
@@ -80,11 +80,8 @@ def train_ddim(pipe: StableDiffusionPipeline, minutes: float, out: Path, seed: i
     rng, torch_rng = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
     parts = [pipe.unet, pipe.text_encoder]
     pace = Pace([x for m in parts for x in m.named_parameters()], minutes, lr=1e-3, muon_lr=5e-3)
-    average, due, losses = Average(parts), every(60), []
-    saving = every(300)
+    diary = Diary(pipe, parts, pace, out, "ddim", saving=300)
     alphas = pipe.scheduler.alphas_cumprod
-    for part in parts:
-        part.train()
     while pace.progress < 1:
         truths, pictures = scenes(rng, batch)
         captions = ["" if rng.random() < 0.1 else caption(t, rng) for t in truths]
@@ -96,15 +93,5 @@ def train_ddim(pipe: StableDiffusionPipeline, minutes: float, out: Path, seed: i
         predicted = pipe.unet(pipe.scheduler.add_noise(x0, noise, timesteps), timesteps, embeds).sample
         loss = ((predicted - noise).pow(2).mean((1, 2, 3)) * weights(alphas[timesteps])).mean()
         pace.step(loss)
-        average.update()
-        losses.append(loss.item())
-        if due():
-            log.info("ddim %.0f%% step %d loss %.4f", 100 * pace.progress, pace.steps, np.mean(losses[-300:]))
-        if saving():  # now and then, for whoever wants to look
-            average.swap()
-            pipe.save_pretrained(out)
-            average.swap()
-    average.swap()
-    for part in parts:
-        part.eval()
-    pipe.save_pretrained(out)
+        diary.note(loss.item())
+    diary.finish()

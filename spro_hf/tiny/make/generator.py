@@ -21,7 +21,7 @@ from transformers import (
     T5EncoderModel,
 )
 
-from spro_hf.tiny.make.common import Average, Pace, clip_tokenizer, every, scenes, token_ids
+from spro_hf.tiny.make.common import Diary, Pace, clip_tokenizer, every, scenes, token_ids
 from spro_hf.tiny.world import MAX_TOKENS, caption
 
 log = logging.getLogger(__name__)
@@ -132,10 +132,7 @@ def train_flow(pipe: StableDiffusion3Pipeline, minutes: float, out: Path, seed: 
     rng, torch_rng = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
     parts = [pipe.transformer, pipe.text_encoder, pipe.text_encoder_2]
     pace = Pace([x for m in parts for x in m.named_parameters()], minutes, lr=1e-3, muon_lr=5e-3)
-    average, due, losses = Average(parts), every(60), []
-    saving = every(600)
-    for part in parts:
-        part.train()
+    diary = Diary(pipe, parts, pace, out, "flow", saving=600)
     while pace.progress < 1:
         blanks = int(rng.choice([0, 16, 256], p=[0.9, 0.05, 0.05]))
         truths, pictures = scenes(rng, batch if blanks < 256 else batch // 4)
@@ -153,18 +150,8 @@ def train_flow(pipe: StableDiffusion3Pipeline, minutes: float, out: Path, seed: 
         )[0]  # fmt: skip
         loss = (v - (noise - x0)).pow(2).mean()
         pace.step(loss)
-        average.update()
-        losses.append(loss.item())
-        if due():
-            log.info("flow %.0f%% step %d loss %.4f", 100 * pace.progress, pace.steps, np.mean(losses[-300:]))
-        if saving():  # now and then, for whoever wants to look
-            average.swap()
-            pipe.save_pretrained(out)
-            average.swap()
-    average.swap()
-    for part in parts:
-        part.eval()
-    pipe.save_pretrained(out)
+        diary.note(loss.item())
+    diary.finish()
 
 
 def train_decoder(vae: AutoencoderTiny, minutes: float, seed: int = 0, batch: int = 64) -> float:
