@@ -29,6 +29,7 @@ from spro_hf.errors import UserError
 from spro_hf.models import locate
 from spro_hf.strict import nearest
 
+INDEX = "model_index.json"
 # The environment itself decides these; a recipe's `call` may not.
 RESERVED = (
     "prompt",
@@ -57,8 +58,8 @@ def load_generator(
     ``scheduler`` "flow" or "ddim" gives it one that can be played (see ``schedule.play_with``).
     """
     folder = locate(id, revision)
-    if not (Path(folder) / "model_index.json").is_file():
-        raise UserError(f"generator: '{id}' has no model_index.json; name a diffusers pipeline.")
+    if not (Path(folder) / INDEX).is_file():
+        raise UserError(f"generator.id: '{id}' is no diffusers pipeline, it has no {INDEX}; name one that is.")
     index = DiffusionPipeline.load_config(folder)
     # SD3 without its T5: diffusers loads a component that was saved as null only if it is told so
     absent = {name: None for name, value in index.items() if isinstance(value, list) and value[0] is None}
@@ -126,8 +127,9 @@ class Environment:
         return pictures
 
     def encode(self, images: list[Image.Image]) -> Tensor:
-        """Latents x0 of pictures in the space that the denoiser sees; see ``latents.encode``."""
-        return encode(self.pipe, images, self.batch_size)
+        """Latents x0 of pictures in the space that the denoiser sees, at the call's size; see ``latents.encode``."""
+        width, height = self.call.get("width"), self.call.get("height")
+        return encode(self.pipe, images, self.batch_size, (width, height) if width and height else None)
 
     @torch.no_grad()
     def record(

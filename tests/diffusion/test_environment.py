@@ -5,7 +5,6 @@ from diffusers import (
     DDIMScheduler,
     EDMEulerScheduler,
     EulerAncestralDiscreteScheduler,
-    FluxPipeline,
     StableDiffusionImg2ImgPipeline,
 )
 from families import builders, pictures
@@ -90,7 +89,8 @@ def test_probe_equals_the_transformer_called_by_hand(sd3):
             CAPTIONS, None, None, do_classifier_free_guidance=False, max_sequence_length=0
         )
     hand = sd3.transformer(latents, embeds, pooled, timestep=sigma * 1000, return_dict=False)[0]
-    assert torch.equal(got, hand)
+    # not to the bit on every CPU: the environment encodes each distinct caption once, a batch of another size
+    assert torch.allclose(got, hand, atol=2e-5)
     assert got.requires_grad
     assert sd3.scheduler is scheduler and dict(sd3.config) == config
 
@@ -107,7 +107,7 @@ def test_probe_works_for_unets(family, request):
     sizes = torch.tensor([[16, 16, 0, 0, 16, 16]] * 4, dtype=torch.float32)  # original size, corner, target size
     added = {"text_embeds": parts[2], "time_ids": sizes} if family == "sdxl" else None
     hand = pipe.unet(latents, levels, parts[0], added_cond_kwargs=added, return_dict=False)[0]
-    assert torch.equal(got, hand)
+    assert torch.allclose(got, hand, atol=2e-5)
 
 
 def test_scheduler_comes_back_when_the_denoiser_fails(sd3):
@@ -149,8 +149,6 @@ def test_bad_input_is_named(sd3, sd15):
         Environment(sd3, {"latents": None})
     with pytest.raises(ValueError, match="2 prompts and 1 seeds"):
         Environment(sd3, SD3).render(["a", "b"], [0])
-    with pytest.raises(UserError, match="FluxPipeline packs its latents"):
-        Environment(FluxPipeline(*[None] * 7), {}).encode([])
     sd15.scheduler = EDMEulerScheduler()
     with pytest.raises(UserError, match="EDMEulerScheduler"):
         _ = Environment(sd15, {}).kind

@@ -184,7 +184,8 @@ def test_without_exploration_it_is_the_stock_call(family):
 def test_a_picture_does_not_depend_on_its_batch(family):
     """Two runs of one batch are equal to the last bit. Alone, a sample's arithmetic is that of another batch size.
 
-    Measured on CPU in float32: latents of up to 11 differ by 7e-6 at most, log-probabilities by 3e-7, pixels by 1 of 255.
+    Measured on CPUs in float32: latents differ by 2e-5 of their size at most (on most of them by 7e-6 in all),
+    log-probabilities by 3e-7, pixels by 1 of 255.
     """
     environment = open_up(family)
     with remembered_prompts(environment.pipe):
@@ -200,7 +201,7 @@ def test_a_picture_does_not_depend_on_its_batch(family):
         for number, taken in whole[[0]].taken.items():
             for name, value in vars(taken).items():
                 near = 1e-6 if name == "log_prob" else 2e-5
-                torch.testing.assert_close(getattr(played.taken[number], name), value, rtol=0, atol=near)
+                torch.testing.assert_close(getattr(played.taken[number], name), value, rtol=5e-5, atol=near)
 
 
 @every_family
