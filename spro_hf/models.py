@@ -4,24 +4,107 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+from collections.abc import Sequence
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any
 
+from spro_hf.errors import UserError
 from spro_hf.tiny import home
 
 BUILT_IN = "spro_hf/tiny/"
+LAION = "spro_hf/laion/"
+_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".msgpack", ".h5", ".onnx", ".onnx_data", ".gguf", ".pb")
+_COPIES = re.compile(r"\.(fp16|fp32|bf16|non_ema|fp8\w*)\b|(^|/)(consolidated|flax_|openvino_|ema_)[^/]*$")
+_ASIDE = ("original", "onnx", "openvino", "flax", "gguf", "metal", "figures", "assets")  # folders of other runtimes
+_MEDIA = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".mp4", ".pdf")
 
 
-def locate(id: str, revision: str | None = None, kind: str = "model") -> str:
-    """A local folder that holds ``id``: ``spro_hf/tiny/<name>`` ships with the package, a folder is taken as it is,
-    all else is a repository of the Hub, downloaded at the commit that ``revision`` names."""
+def wanted(files: Sequence[str], weights: bool = True, keep: str | None = None) -> list[str]:
+    """Of a model repository's files those that are loaded from it: a repository often holds its weights several times.
+
+    Safetensors in the usual precision, and all that is neither weights nor pictures; of a pipeline not the single-file
+    copies at its top. ``weights`` False leaves out all weights, as for a processor; ``keep`` names a file that is taken
+    in any case.
+    """
+    pipeline = "model_index.json" in files
+    found = []
+    for name in files:
+        path = PurePosixPath(name)
+        if path.suffix in _WEIGHTS:
+            single = pipeline and len(path.parts) == 1
+            good = weights and path.suffix == ".safetensors" and not single and not _COPIES.search(name)
+        else:
+            good = path.suffix.lower() not in _MEDIA
+        if name == keep or (good and path.parts[0] not in _ASIDE):
+            found.append(name)
+    return found
+
+
+def locate(
+    id: str, revision: str | None = None, kind: str = "model", weights: bool = True, keep: str | None = None
+) -> str:
+    """A local folder that holds ``id``: ``spro_hf/tiny/<name>`` and ``spro_hf/laion/<name>`` ship with the package, a folder
+    is taken as it is, all else is a repository of the Hub, of which the ``wanted`` files are downloaded at the commit that
+    ``revision`` names."""
     if Path(id).is_dir():
         return id
     if id.startswith(BUILT_IN):
         return str(home.path(id.removeprefix(BUILT_IN)))
+    if id.startswith(LAION):
+        return str(_laion(id.removeprefix(LAION)))
     from spro_hf.hub.artifacts import pull
 
-    return str(pull(id, kind, revision or "main"))
+    return str(pull(id, kind, revision or "main", lambda files: wanted(files, weights, keep)))
+
+
+def _laion(name: str) -> Path:
+    """Folder of one of LAION's heads that ship with the package."""
+    heads = Path(__file__).parent / "rewards" / "laion"
+    names = sorted(folder.name for folder in heads.iterdir() if folder.is_dir())
+    if name not in names:
+        raise UserError(f"The package ships no head '{LAION}{name}'; it has {', '.join(LAION + n for n in names)}.")
+    return heads / name
+
+
+def load_model(
+    kind: type,
+    id: str,
+    revision: str | None,
+    field: str,
+    device: str | None = None,
+    dtype: str = "float32",
+    **more: Any,
+) -> Any:
+    """``kind.from_pretrained`` of a transformers class, in evaluation mode and without gradients.
+
+    ``field`` is the recipe's, for the message; ``device`` is an accelerator where there is one, else the CPU.
+
+    Raises:
+        UserError: if ``id`` is no whole checkpoint of that class. Transformers itself would fill what is missing with
+            random numbers, and the run would go on with them.
+    """
+    import torch
+
+    from spro_hf import parallel
+
+    folder = locate(id, revision)
+    try:
+        model, told = kind.from_pretrained(
+            folder, dtype=getattr(torch, dtype), output_loading_info=True, use_safetensors=True, trust_remote_code=False,
+            **more,
+        )  # fmt: skip
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        said = " ".join(str(error).split())[:200]
+        raise UserError(f"{field}: '{id}' is no checkpoint of {kind.__name__} ({said}); name one that is.") from error
+    if told["missing_keys"]:
+        lacking = sorted(told["missing_keys"])
+        raise UserError(
+            f"{field}: '{id}' is no checkpoint of {kind.__name__}: it lacks {len(lacking)} of its weights, {lacking[0]} among "
+            "them; name one that is."
+        )
+    return model.to(device or parallel.device()).eval().requires_grad_(False)
 
 
 @lru_cache(maxsize=64)
@@ -34,7 +117,7 @@ def _checksum(folder: Path) -> str:
 
 def commit(id: str, revision: str | None = None, kind: str = "model") -> str:
     """The commit behind ``id`` at ``revision``; for a built-in or local model the sha256 of its files."""
-    if id.startswith(BUILT_IN) or Path(id).is_dir():
+    if id.startswith((BUILT_IN, LAION)) or Path(id).is_dir():
         return _checksum(Path(locate(id)))
     from spro_hf.hub.artifacts import resolve
 

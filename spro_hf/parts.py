@@ -9,21 +9,28 @@ from spro_hf.strict import nearest
 
 OBJECTIVES = ("aesthetics", "engagement", "preference")
 GAINS = ("above_mean_gain", "above_mean_reward", "above_base_mean")
-LEARN = ("dpo", "grpo", "sft")
-CAPTIONS = ("base", "both")
 SCHEDULERS = ("flow", "ddim")
+BACKENDS = ("transformers", "vllm")
 DTYPES = ("float32", "bfloat16", "float16")
-TRANSITIONS = ("flow_sde", "cps", "dance", "ddim")
-ADVANTAGES = ("group", "batch_std", "batch")
-KL_VARIANCES = ("true", "without_step", "none")
+_WHERE = {"revision": False, "device": False, "dtype": False, "batch_size": False}
 # The fields of every reward's constructor, and whether each must be given (a test holds this against the classes).
 SCORERS: dict[str, dict[str, bool]] = {
-    "aesthetic": {"id": True, "backbone": True, "revision": False, "backbone_revision": False},
-    "engagement": {"id": True, "backbone": True, "revision": False, "backbone_revision": False},
-    "pickscore": {"id": True, "revision": False, "processor": False},
-    "clip": {"id": True, "revision": False},
+    "aesthetic": {"id": True, "backbone": True, "file": False, "backbone_revision": False} | _WHERE,
+    "blur": {},
+    "clip": {"id": True} | _WHERE,
+    "clip_iqa": {"id": True} | _WHERE,
+    "engagement": {"id": True, "backbone": True, "backbone_revision": False} | _WHERE,
+    "engagenet": {"id": True, "head": False} | _WHERE,
+    "hpsv2": {"id": True, "file": False, "processor": False, "processor_revision": False} | _WHERE,
+    "imagereward": {"id": True, "file": False, "tokenizer": False, "tokenizer_revision": False} | _WHERE,
     "judge": {"id": True, "revision": False},
+    "pickscore": {"id": True, "processor": False, "processor_revision": False, "against": False} | _WHERE,
+    "similarity": {"id": True} | _WHERE,
+    "vlm": {"id": True, "mode": False, "question": False} | _WHERE,
 }
+# A model's id stands in one of these fields, its revision in the field beside it.
+MODEL_FIELDS = {"id": "revision", "backbone": "backbone_revision", "processor": "processor_revision",
+                "tokenizer": "tokenizer_revision"}  # fmt: skip
 
 
 def need(good: bool, message: str) -> None:
@@ -40,21 +47,68 @@ class Repo:
 
 
 @dataclass(frozen=True)
+class Bands:
+    """Equal parts of the rows whose number in ``column`` lies in each of ``shares``, ranges of its quantiles in [0, 1]."""
+
+    column: str
+    shares: tuple[tuple[float, ...], ...]
+
+    def __post_init__(self) -> None:
+        need(bool(self.shares), "'shares' is empty; give at least one range, e.g. [[0.8, 1.0]].")
+        for share in self.shares:
+            need(
+                len(share) == 2 and 0 <= share[0] < share[1] <= 1,
+                f"'shares' holds {list(share)}; a range is its lower and its upper quantile, e.g. [0.8, 1.0].",
+            )
+
+
+@dataclass(frozen=True)
 class Seeds:
-    """Where base captions come from: "world" (the embedded world's own) or a text file, one caption a line."""
+    """Where base captions come from: "world" (the embedded world's own), a text file with one caption a line, or a data
+    set of the Hub, if ``columns`` is given.
+
+    ``columns`` says in which column of the data set what stands: "caption" (needed), "image" (the base picture, rendered
+    from the caption if it is not mapped), "prompt" and "score" (a rewritten caption and its reward, where prompts are
+    given), and any other name goes to guider and rewards as context ("tweet", "company", "date", "tags" ...). ``where``
+    keeps the rows whose columns have these values. ``streaming`` reads rows as they come, without the whole set.
+    """
 
     source: str = "world"
     count: int = 64
     split: str = "train"
+    revision: str | None = None
+    config: str | None = None
+    columns: dict[str, str] = field(default_factory=dict)
+    where: dict[str, Any] = field(default_factory=dict)
+    bands: Bands | None = None
+    streaming: bool = False
 
     def __post_init__(self) -> None:
         need(self.count > 0, f"'count' is {self.count}: an empty seed set teaches nothing; give at least 1.")
+        if self.hub:
+            need("caption" in self.columns, "columns: the field 'caption' is missing; name the column of the captions.")
+            need(
+                not (self.streaming and self.bands),
+                "'bands' needs the whole column, and 'streaming' is true; leave one of them out.",
+            )
+            return
         need(self.split in ("train", "held-out"), f"'split' is '{self.split}'; it is 'train' or 'held-out'.")
+        for name in ("revision", "config", "where", "bands", "streaming"):
+            need(not getattr(self, name), f"'{name}' is for data sets of the Hub; give 'columns' too, or leave it out.")
+
+    @property
+    def hub(self) -> bool:
+        """Whether the seeds are a data set of the Hub."""
+        return bool(self.columns)
 
 
 @dataclass(frozen=True)
 class Guider:
-    """The vision-language model that rewrites prompts, how it is asked, and the adapter it carries."""
+    """The chat model that rewrites prompts, seeing pictures or not, how it is asked, and the adapter it carries.
+
+    ``adapter`` may also name a guider all of whose weights were trained. ``backend`` "vllm" samples with vLLM; learning
+    stays with TRL. ``device`` is an accelerator where there is one, else the CPU.
+    """
 
     id: str
     revision: str | None = None
@@ -64,9 +118,14 @@ class Guider:
     word_limit: int | None = 60
     max_new_tokens: int = 512
     batch_size: int = 128
+    device: str | None = None
+    dtype: str = "float32"
+    backend: str = "transformers"
 
     def __post_init__(self) -> None:
         need(self.batch_size > 0, f"'batch_size' is {self.batch_size}; give at least 1.")
+        need(self.dtype in DTYPES, f"'dtype' is '{self.dtype}'; {nearest(self.dtype, DTYPES)}")
+        need(self.backend in BACKENDS, f"'backend' is '{self.backend}'; {nearest(self.backend, BACKENDS)}")
         need(self.style in ("full", "compact"), f"'style' is '{self.style}'; it is 'full' or 'compact'.")
 
 
@@ -94,177 +153,40 @@ class Generator:
 
 @dataclass(frozen=True)
 class Select:
-    """Filters of a round: the model and floor of image–image similarity, and the wording of the gain filter."""
+    """Filters of a round: the model and floor of image–image similarity, and the wording of the gain filter.
+
+    ``improve`` names scorers by each of which a winner must be above its base picture, as where two objectives are
+    pursued at once. ``most`` keeps at most so many pairs, those of the first seeds.
+    """
 
     similarity: str
     similarity_revision: str | None = None
     min_similarity: float = 0.75
     gain: str = "above_mean_gain"
+    improve: tuple[str, ...] = ()
+    most: int | None = None
 
     def __post_init__(self) -> None:
         need(self.gain in GAINS, f"'gain' is '{self.gain}'; {nearest(self.gain, GAINS)}")
+        need(self.most is None or self.most > 0, f"'most' is {self.most}; give at least 1, or leave it out.")
         need(-1 <= self.min_similarity <= 1, f"'min_similarity' is {self.min_similarity}; a cosine lies in [-1, 1].")
 
 
 @dataclass(frozen=True)
-class Lora:
-    """A low-rank adapter; ``targets`` are names of layers joined by "|", or a regular expression over whole module names."""
-
-    rank: int
-    alpha: int
-    targets: str | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("rank", "alpha"):
-            need(getattr(self, name) > 0, f"'{name}' is {getattr(self, name)}; give at least 1.")
-
-
-@dataclass(frozen=True)
-class Learn:
-    """How the guider learns: ``method`` picks TRL's trainer, and the block of that name holds its fields unchanged."""
-
-    method: str = "dpo"
-    dpo: dict[str, Any] = field(default_factory=dict)
-    grpo: dict[str, Any] = field(default_factory=dict)
-    sft: dict[str, Any] = field(default_factory=dict)
-    lora: Lora | None = field(default_factory=lambda: Lora(8, 16))
-    unparsed_reward: float | None = None
-
-    def __post_init__(self) -> None:
-        need(self.method in LEARN, f"'method' is '{self.method}'; {nearest(self.method, LEARN)}")
-        need(
-            self.method != "grpo" or self.unparsed_reward is not None,
-            "the field 'unparsed_reward' is missing; GRPO needs a reward for replies that do not parse, e.g. 0.0.",
-        )
-
-    @property
-    def trainer(self) -> dict[str, Any]:
-        """The fields of the trainer that is used."""
-        return getattr(self, self.method)
-
-
-@dataclass(frozen=True)
-class Finetune:
-    """SPRO-Image: reconstruction of winner pictures; full fine-tuning where lora is null.
-
-    ``captions`` "base" is the paper's: winners under their base captions. "both" shows each winner under the prompt that
-    made it as well, so that a generator that decorates plain captions does not decorate the guider's prompts twice.
-    """
-
-    captions: str = "base"
-    steps: int = 150
-    batch_size: int = 16
-    lr: float = 1e-3
-    warmup: int = 10
-    caption_dropout: float = 0.1
-    lora: Lora | None = field(default_factory=lambda: Lora(8, 16))
-    checkpoint_every: int = 200
-    gradient_checkpointing: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "checkpoint_every"):
-            need(getattr(self, name) > 0, f"'{name}' is {getattr(self, name)}; give at least 1.")
-        need(self.captions in CAPTIONS, f"'captions' is '{self.captions}'; {nearest(self.captions, CAPTIONS)}")
-
-
-@dataclass(frozen=True)
 class System:
-    """One thing to compare: a guider (or none) with an adapter (or none), and a generator LoRA (or none)."""
+    """One thing to compare: a guider (or none) with an adapter (or none), and a generator LoRA (or none).
+
+    ``hops`` above 1 lets the guider refine its own prompt again, before the picture that it made.
+    """
 
     guided: bool = False
     adapter: Repo | None = None
     lora: Repo | None = None
     best_of: int = 1
+    hops: int = 1
 
     def __post_init__(self) -> None:
-        need(self.best_of > 0, f"'best_of' is {self.best_of}; give at least 1.")
-        need(self.guided or (self.best_of == 1 and not self.adapter), "'best_of' and 'adapter' need `guided: true`.")
-
-
-@dataclass(frozen=True)
-class Policy:
-    """Policy gradient on the denoising chain: where it explores, what it learns from, how far it goes at once.
-
-    ``range`` is the half-open range of steps that may explore, null for all but the last. ``window`` draws a run of so
-    many of them anew at every training step, which alone explore and learn; ``fraction`` lets all of them explore and a
-    share of them, drawn anew, learn. ``guidance: false`` learns without classifier-free guidance from guided rollouts.
-    """
-
-    transition: str = "flow_sde"
-    exploration: float = 0.7
-    range: tuple[int, ...] | None = None
-    window: int | None = None
-    fraction: float | None = None
-    shared_noise: bool = False
-    advantage: str = "group"
-    advantage_clip: float = 5.0
-    clip: float = 1e-4
-    guarded: bool = False
-    kl: float = 0.0
-    kl_variance: str = "true"
-    guidance: bool = True
-    lr: float = 3e-4
-    warmup: int = 0
-    updates: int = 1
-    batch_size: int = 16
-    ema: float | None = None
-    ema_every: int = 1
-    lora: Lora | None = field(default_factory=lambda: Lora(32, 64))
-    gradient_checkpointing: bool = False
-    checkpoint_every: int = 20
-    push_checkpoints: bool = False
-
-    def __post_init__(self) -> None:
-        for name, known in (("transition", TRANSITIONS), ("advantage", ADVANTAGES), ("kl_variance", KL_VARIANCES)):
-            value = getattr(self, name)
-            need(value in known, f"'{name}' is '{value}'; {nearest(value, known)}")
-        for name in ("advantage_clip", "clip", "lr"):
-            need(getattr(self, name) > 0, f"'{name}' is {getattr(self, name):g}; give a number above 0.")
-        for name in ("updates", "batch_size", "checkpoint_every", "ema_every"):
+        for name in ("best_of", "hops"):
             need(getattr(self, name) > 0, f"'{name}' is {getattr(self, name)}; give at least 1.")
-        need(
-            self.exploration > 0,
-            f"'exploration' is {self.exploration:g}: a step without noise has no probability to learn from; give e.g. 0.7.",
-        )
-        for name in ("cps", "ddim"):
-            need(
-                self.transition != name or self.exploration <= 1,
-                f"'exploration' is {self.exploration:g}; with '{name}' it is at most 1.",
-            )
-        need(self.kl >= 0, f"'kl' is {self.kl:g}; give 0 or more.")
-        need(self.ema is None or 0 < self.ema < 1, f"'ema' is {self.ema}; give a decay between 0 and 1, e.g. 0.9.")
-        need(self.window is None or self.fraction is None, "'window' and 'fraction' exclude each other; give one.")
-        need(
-            self.fraction is None or 0 < self.fraction <= 1, f"'fraction' is {self.fraction}; it is a share in (0, 1]."
-        )
-        need(
-            self.range is None or (len(self.range) == 2 and 0 <= self.range[0] < self.range[1]),
-            f"'range' is {list(self.range or ())}; give its first step and the step behind its last, e.g. [0, 5].",
-        )
-        need(
-            not self.guarded or self.transition in ("flow_sde", "dance"),
-            f"'guarded' needs the density of flow matching; it goes with flow_sde and dance, not with '{self.transition}'.",
-        )
-        need(
-            self.kl_variance != "without_step" or self.transition in ("flow_sde", "dance"),
-            f"'kl_variance' is 'without_step'; '{self.transition}' has no Δσ in its variance, give true or none.",
-        )
-
-    def explored(self, total: int) -> tuple[int, int]:
-        """First explored step and the one behind the last, of a call of ``total`` steps; ValueError if outside it."""
-        first, last = self.range or (0, total - 1)
-        need(
-            last <= total,
-            f"'range' is [{first}, {last}], but the call has {total} steps (0 to {total - 1}); choose among them.",
-        )
-        need(first < last, f"the call has {total} step; exploring all but the last needs at least 2.")
-        need(
-            self.transition != "cps" or last < total,
-            f"'range' ends at {last}: with 'cps' the last step, {total - 1}, goes to σ = 0 without noise; leave it out.",
-        )
-        if self.window is not None:
-            need(
-                0 < self.window <= last - first,
-                f"'window' is {self.window}, but steps {first} to {last - 1} may explore; give 1 to {last - first}.",
-            )
-        return first, last
+        need(self.hops == 1 or (self.guided and self.best_of == 1), "'hops' needs `guided: true` and no 'best_of'.")
+        need(self.guided or (self.best_of == 1 and not self.adapter), "'best_of' and 'adapter' need `guided: true`.")

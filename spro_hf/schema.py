@@ -8,27 +8,19 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from spro_hf.parts import (
-    OBJECTIVES,
-    SCORERS,
-    Finetune,
-    Generator,
-    Guider,
-    Learn,
-    Lora,
-    Policy,
-    Repo,
-    Seeds,
-    Select,
-    System,
-    need,
-)
+from spro_hf.methods import Finetune, Learn, Lora, Policy
+from spro_hf.parts import DTYPES, MODEL_FIELDS, OBJECTIVES, SCORERS, Generator, Guider, Repo, Seeds, Select, System, need
 from spro_hf.strict import nearest
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What every stage has. Seeds, revisions and weights of everything; ``oracle`` adds the embedded world's truth."""
+    """What every stage has. ``name`` is what the recipe's artifacts are called by, ``{name}`` in the names of repositories.
+
+    ``paper`` is what a paper reports of such a run; it is shown as the paper's, never as a measurement. ``scorers`` are of
+    the kind that they are called, or of their ``kind``; ``license`` is that of what is pushed, by the
+    Hub's identifiers; ``private`` makes new repositories private; ``oracle`` adds the embedded world's truth.
+    """
 
     stage: str
     generator: Generator
@@ -36,26 +28,35 @@ class Recipe:
     reward: dict[str, float]
     push: dict[str, str]
     objective: str = "aesthetics"
+    name: str = "tiny"
+    paper: str = ""
     namespace: str = "spro"
+    license: str = "apache-2.0"
+    private: bool = False
     seed: int = 0
     oracle: bool = False
 
     def __post_init__(self) -> None:
         need(self.objective in OBJECTIVES, f"'objective' is '{self.objective}'; {nearest(self.objective, OBJECTIVES)}")
         need(bool(self.reward), "'reward' is empty; name at least one scorer and its weight.")
-        for name in self.scorers:
-            need(name in SCORERS, f"scorers: unknown reward '{name}'; {nearest(name, SCORERS)}")
+        for name, spec in self.scorers.items():
+            _check_scorer(name, spec)
         for name in self.reward:
             need(name in self.scorers, f"reward: unknown reward '{name}'; {nearest(name, self.scorers)}")
-        for name, spec in self.scorers.items():
-            for key in spec:
-                need(key in SCORERS[name], f"scorers.{name}: unknown field '{key}'; {nearest(key, SCORERS[name])}")
-            for key, needed in SCORERS[name].items():
-                need(key in spec or not needed, f"scorers.{name}: the field '{key}' is missing; add it.")
         unknown = set(self.push) - set(self.pushes)
         need(not unknown, f"push: unknown artifact '{min(unknown, default='')}'; known: {', '.join(self.pushes)}.")
         lacking = [name for name in self.pushes if name not in self.push]
         need(not lacking, f"push: the field '{(lacking or [''])[0]}' is missing; name the repository it goes to.")
+
+    @property
+    def models(self) -> list[tuple[str, str, str | None]]:
+        """Every model that the recipe names: the field that names it, id and revision."""
+        found = [("generator.id", self.generator.id, self.generator.revision)]
+        for name, spec in self.scorers.items():
+            for key, revision in MODEL_FIELDS.items():
+                if key in spec:
+                    found.append((f"scorers.{name}.{key}", spec[key], spec.get(revision)))
+        return found
 
     @property
     def pushes(self) -> tuple[str, ...]:
@@ -64,8 +65,27 @@ class Recipe:
 
     @property
     def inputs(self) -> dict[str, tuple[str, str, str]]:
-        """Artifacts read from the Hub: what → (repo, kind, revision)."""
-        return {"generator LoRA": _model(self.generator.lora)} if self.generator.lora else {}
+        """Artifacts and data sets read from the Hub: what → (repo, kind, revision)."""
+        found = {"generator LoRA": _model(self.generator.lora)} if self.generator.lora else {}
+        for name in ("seeds", "prompts"):
+            seeds = getattr(self, name, None)  # a recipe's prompts may also be a number
+            if isinstance(seeds, Seeds) and seeds.hub:
+                found[name] = (seeds.source, "dataset", seeds.revision or "main")
+        return found
+
+
+def _check_scorer(name: str, spec: dict[str, Any]) -> None:
+    kind = spec.get("kind", name)
+    need(kind in SCORERS, f"scorers: unknown reward '{kind}'; {nearest(str(kind), SCORERS)}")
+    for key in spec:
+        need(
+            key == "kind" or key in SCORERS[kind],
+            f"scorers.{name}: unknown field '{key}'; {nearest(key, SCORERS[kind])}",
+        )
+    dtype = spec.get("dtype", DTYPES[0])
+    need(dtype in DTYPES, f"scorers.{name}: 'dtype' is '{dtype}'; {nearest(str(dtype), DTYPES)}")
+    for key, needed in SCORERS[kind].items():
+        need(key in spec or not needed, f"scorers.{name}: the field '{key}' is missing; add it.")
 
 
 def _model(repo: Repo) -> tuple[str, str, str]:
@@ -100,6 +120,7 @@ class PromptRecipe(Recipe):
 
     ``carry`` is the share of seeds that show the last round's prompt and picture in the next round; the rest begin each
     round from the base caption. The paper carries all (1.0) and its guider is used on base captions all the same.
+    ``part`` is how many seeds are played at once: their pictures are in memory, and what is played is kept.
     """
 
     guider: Guider
@@ -109,16 +130,31 @@ class PromptRecipe(Recipe):
     rounds: int = 3
     temperatures: tuple[float, ...] = (0.7, 0.8, 0.9, 1.0, 1.1, 1.2)
     carry: float = 1.0
+    part: int = 256
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        need(self.rounds > 0, f"'rounds' is {self.rounds}; give at least 1.")
+        self._check_players()
+
+    def _check_players(self) -> None:
         _temperatures(self.temperatures)
         need(0 <= self.carry <= 1, f"'carry' is {self.carry}; it is a share in [0, 1].")
-        need(self.rounds > 0, f"'rounds' is {self.rounds}; give at least 1.")
+        need(self.part > 0, f"'part' is {self.part}; give at least 1.")
+        for name in self.select.improve:
+            need(name in self.scorers, f"select: 'improve' names '{name}'; {nearest(name, self.scorers)}")
         need(
-            self.learn.lora is not None,
-            "learn: 'lora' is null; the guider learns by an adapter, give a rank and an alpha.",
+            self.learn.lora is not None or self.guider.dtype != "float16",
+            "learn: 'lora' is null and the guider's 'dtype' float16, in which gradients vanish; use bfloat16 or float32.",
         )
+
+    @property
+    def models(self) -> list[tuple[str, str, str | None]]:
+        return [
+            *super().models,
+            ("guider.id", self.guider.id, self.guider.revision),
+            ("select.similarity", self.select.similarity, self.select.similarity_revision),
+        ]
 
     @property
     def pushes(self) -> tuple[str, ...]:
@@ -131,13 +167,26 @@ class PromptRecipe(Recipe):
 
 @dataclass(frozen=True, kw_only=True)
 class ImageRecipe(Recipe):
-    """SPRO-Image: the generator learns the winners' pictures under the base captions."""
+    """SPRO-Image: the generator learns the winners' pictures under the base captions.
 
-    rollouts: tuple[Repo, ...]
-    finetune: Finetune = field(default_factory=Finetune)
+    The winners stand in ``rollouts`` of earlier rounds, or are drawn from ``prompts``, a data set of captions and the
+    prompts that they were rewritten to.
+    """
+
+    rollouts: tuple[Repo, ...] = ()
+    prompts: Seeds | None = None
+    finetune: Finetune = field(default_factory=lambda: Finetune(steps=150))
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        need(
+            bool(self.rollouts) != (self.prompts is not None),
+            "give either 'rollouts', what earlier rounds played, or 'prompts', a data set of rewritten captions.",
+        )
+        need(
+            self.prompts is None or "prompt" in self.prompts.columns,
+            "prompts.columns: the field 'prompt' is missing; name the column of the rewritten captions.",
+        )
         _trainable(self.generator, self.finetune.lora, "finetune")
 
     @property
@@ -153,19 +202,15 @@ class ImageRecipe(Recipe):
 class MultimodalRecipe(PromptRecipe):
     """SPRO-MM: trained guider and trained generator; ``rounds`` of co-evolution follow, 0 is the paper's."""
 
-    finetune: Finetune = field(default_factory=Finetune)
+    finetune: Finetune = field(default_factory=lambda: Finetune(steps=150))
     rounds: int = 0
     first_round: int = 4
 
     def __post_init__(self) -> None:
         Recipe.__post_init__(self)
-        _temperatures(self.temperatures)
+        self._check_players()
         need(self.rounds >= 0, f"'rounds' is {self.rounds}; give 0 for no co-evolution.")
         need(self.guider.adapter is not None, "guider: the field 'adapter' is missing; name the trained guider.")
-        need(
-            self.learn.lora is not None,
-            "learn: 'lora' is null; the guider learns by an adapter, give a rank and an alpha.",
-        )
         need(
             self.finetune.lora is not None, "finetune: 'lora' is null; co-evolution goes on with a LoRA, give its rank."
         )
@@ -241,6 +286,11 @@ class EvaluateRecipe(Recipe):
         for judge in self.judges:
             need(judge in self.scorers, f"judges: '{judge}' is no scorer; {nearest(judge, self.scorers)}")
             need(judge not in self.reward, f"judges: '{judge}' is also the reward; a judge is never trained on.")
+
+    @property
+    def models(self) -> list[tuple[str, str, str | None]]:
+        guider = [("guider.id", self.guider.id, self.guider.revision)] if self.guider else []
+        return super().models + guider
 
     @property
     def pushes(self) -> tuple[str, ...]:

@@ -7,16 +7,22 @@ from collections.abc import Sequence
 import torch
 from PIL import Image
 
-from spro_hf.models import locate
+from spro_hf.rewards.base import Brief
+from spro_hf.rewards.heads import load_head
 from spro_hf.tiny.oracle import PictureNet, pixels
 
 
 class Judge:
-    """A convolutional net of its own architecture, seed and pixels; 0 is a plain picture, about 2 a good one."""
+    """A convolutional net of its own architecture, seed and pixels; 0 is a plain picture, about 2 a good one.
+
+    It is a judge and gives no gradients: nothing is to be trained through it.
+    """
+
+    differentiable = False
 
     def __init__(self, id: str, revision: str | None = None):
-        self.net = PictureNet.from_pretrained(locate(id, revision)).eval().requires_grad_(False)
+        self.net = load_head(PictureNet, id, revision, "scorers.judge.id")
 
     @torch.no_grad()
-    def __call__(self, images: Sequence[Image.Image], captions: Sequence[str]) -> list[float]:
+    def __call__(self, images: Sequence[Image.Image], briefs: Sequence[Brief | str]) -> list[float]:
         return self.net(pixels(images))[:, 0].tolist()
