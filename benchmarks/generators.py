@@ -15,7 +15,7 @@ from spro_hf import parallel
 from spro_hf.diffusion.environment import Environment, load_generator
 from spro_hf.diffusion.learner import Learner
 from spro_hf.diffusion.player import Play
-from spro_hf.parts import Lora, Policy
+from spro_hf.methods import Lora, Policy
 from spro_hf.tiny.make.generator import CHANNELS, build
 
 

@@ -1,7 +1,8 @@
 """Recipes: strict YAML into frozen objects.
 
-A recipe names a stage and everything that stage needs. ``extends`` takes the fields of another file first; a list
-recipe (``recipes`` with ``for_each``) runs several in order. Strings may hold ``{namespace}`` and ``{objective}``.
+A recipe names a stage and everything that stage needs. ``extends`` takes the fields of another file first, or of several,
+each over the one before; a list recipe (``recipes`` with ``for_each``) runs several in order. Strings may hold
+``{namespace}``, ``{name}`` and ``{objective}``.
 """
 
 from __future__ import annotations
@@ -28,9 +29,17 @@ def _read(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: is not YAML ({' '.join(str(error).split())}).") from None
     if not isinstance(data, dict):
         raise UserError(f"{path}: a recipe is a mapping that begins with `stage:` or `recipes:`.")
-    if "extends" in data:
-        data = _merge(_read(path.parent / str(data.pop("extends"))), data)
-    return data
+    above, data = data, {}
+    parents = above.pop("extends", [])
+    for parent in parents if isinstance(parents, list) else [parents]:
+        data = _merge(data, _read(path.parent / str(parent)))
+    return _merge(data, above)
+
+
+def find(folder: Path) -> list[Path]:
+    """All recipes under a folder. A file, or a folder, whose name begins with "_" holds parts of recipes."""
+    files = sorted(folder.rglob("*.yaml"))
+    return [file for file in files if not any(part.startswith("_") for part in file.relative_to(folder).parts)]
 
 
 def _merge(below: dict, above: dict) -> dict:
@@ -62,7 +71,8 @@ def _one(data: dict[str, Any], name: str) -> Recipe:
     stage = data.get("stage")
     if stage not in STAGES:
         raise UserError(f"{name}: stage: '{stage}' is not a stage; {nearest(str(stage), STAGES)}")
-    names = {"namespace": str(data.get("namespace", "spro")), "objective": str(data.get("objective", "aesthetics"))}
+    usual = {"namespace": "spro", "name": "tiny", "objective": "aesthetics"}
+    names = {key: str(data.get(key, value)) for key, value in usual.items()}
     return build(STAGES[stage], _fill(data, names), name)
 
 

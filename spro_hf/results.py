@@ -29,6 +29,7 @@ TITLES = {  # by whether there is self-play in the run
     False: ("Policy gradient", "The generator draws groups of pictures, and the denoising steps that led to the better ones "
             "become likelier."),
 }  # fmt: skip
+LOWER = {"blur"}  # metrics of which less is better
 POINTS = 8  # of a training's curve
 MEASURES = ("planted", "alignment", "subject")
 METRICS = {
@@ -36,6 +37,14 @@ METRICS = {
     "aesthetic": ("reward", "0–10", "the aesthetic scorer: a linear head on CLIP, as LAION's"),
     "engagement": ("reward", "0–100", "the engagement scorer: a stand-in for EngageNet"),
     "pickscore": ("reward", "about 20", "the PickScore-like scorer, against the base caption"),
+    "aesthetic_v2": ("reward", "0–10", "LAION's improved aesthetic predictor, five linear layers on CLIP"),
+    "blur": ("reward", "0–1", "how blurred a picture is, without a reference; lower is better"),
+    "clip_iqa": ("reward", "0–100", "CLIP-IQA: a good photo against a bad photo"),
+    "engagenet": ("reward", "0–100", "a vision-language model under EngageNet's interface"),
+    "hpsv2": ("reward", "about 0.2–0.35", "Human Preference Score v2, against the base caption"),
+    "imagereward": ("reward", "about −2–2", "ImageReward, against the base caption"),
+    "pickscore_prompt": ("reward", "about 20", "PickScore against the rewritten prompt"),
+    "similarity": ("reward", "0–100", "CLIP likeness to the base picture"),
     "clip": ("reward", "0–100", "CLIP text–image score against the base caption"),
     "judge": ("judge", "about 0–3", "a judge nobody trained on"),
     "alignment": ("oracle", "share", "share of what the base caption names that the picture truly shows"),
@@ -71,7 +80,7 @@ def gather(folder: Path, recipes: list[Recipe], rooms: list[Path], seconds: floa
         },
         "objectives": list(dict.fromkeys(recipe.objective for recipe in recipes)),
         "systems": list(dict.fromkeys(name for t in told for name in t["systems"])),
-        "metrics": [_metric(name) for name in names],
+        "metrics": [_metric(name, {j for t in told for j in t["judges"]}) for name in names],
         **{key: [row for t in told for row in t[key]] for key in ("table", "gains", "win_rates", "strategies", "costs", "samples")},
         "curves": curves,
         "prompts": [_before_after(sample) for t in told for sample in t["samples"]],
@@ -88,9 +97,10 @@ def _in_order(room: Path) -> list[Path]:
     return sorted((room / "published").glob("*.json"), key=lambda f: f.stat().st_mtime)
 
 
-def _metric(name: str) -> dict[str, Any]:
+def _metric(name: str, judges: set[str]) -> dict[str, Any]:
     kind, unit, what = METRICS.get(name, ("reward", "", f"the scorer '{name}'"))
-    return {"name": name, "kind": kind, "unit": unit, "higher_is_better": True, "what": what}
+    kind = "judge" if name in judges else kind
+    return {"name": name, "kind": kind, "unit": unit, "higher_is_better": name not in LOWER, "what": what}
 
 
 def _rounds(recipe: PromptRecipe, room: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

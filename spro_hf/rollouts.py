@@ -1,12 +1,17 @@
-"""The row of a rollout, one schema for every stage, and its parquet file with pictures inside."""
+"""The row of a rollout, one schema for every stage, and its parquet files with pictures inside.
+
+A round may have more pictures than fit into memory, so rows are read without their pictures, and pictures by row.
+"""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import pyarrow
 import pyarrow.parquet
 from datasets import Dataset, Features, Image, List, Value
 from PIL import Image as Pictures
@@ -18,6 +23,7 @@ ROLLOUT = {
     "round": Value("int32"),
     "candidate": Value("int32"),
     "base_caption": _TEXT,
+    "context": _TEXT,
     "caption_in": _TEXT,
     "image_in": Image(),
     "reply": _TEXT,
@@ -30,6 +36,7 @@ ROLLOUT = {
     "image_seed": Value("int64"),
     "rewards": _TEXT,
     "total": _REAL,
+    "base_rewards": _TEXT,
     "base_total": _REAL,
     "similarity": _REAL,
     "measures": _TEXT,
@@ -53,23 +60,81 @@ PAIR = {
     "base_caption": _TEXT,
     "image_seed": Value("int64"),
 }
+GROUP = 64  # rows that are read together when one picture is asked for
 
 
-def write(rows: Iterable[dict[str, Any]], schema: dict[str, Any], folder: Path) -> None:
-    """Write rows to ``folder/data/train-00000-of-00001.parquet``; pictures go in as PNG, losslessly."""
-    file = folder / "data" / "train-00000-of-00001.parquet"
-    file.parent.mkdir(parents=True, exist_ok=True)
+def write(rows: Iterable[dict[str, Any]], schema: dict[str, Any], folder: Path, part: int = 0, of: int = 1) -> None:
+    """Write rows to ``folder``/data/train-<part>-of-<of>.parquet; pictures go in as PNG, losslessly."""
     rows = list(rows)
     columns = {name: [row[name] for row in rows] for name in schema}  # also where there is no row
-    Dataset.from_dict(columns, features=Features(schema)).to_parquet(file)
+    Dataset.from_dict(columns, features=Features(schema)).to_parquet(_file(folder, part, of), batch_size=GROUP)
+
+
+def write_in_parts(rows: Iterable[dict[str, Any]], schema: dict[str, Any], folder: Path, size: int, count: int) -> None:
+    """Write ``count`` rows, ``size`` to a file, and hold no more of them than that."""
+    rows, of = iter(rows), max(1, -(-count // size))
+    for part in range(of):
+        write(islice(rows, size), schema, folder, part, of)
+
+
+def _file(folder: Path, part: int, of: int) -> Path:
+    file = folder / "data" / f"train-{part:05d}-of-{of:05d}.parquet"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return file
+
+
+def amend(file: Path, part: int, of: int, values: dict[str, list[Any]], target: Path) -> None:
+    """Copy a parquet file into the folder ``target`` as one of several, with other values in some columns."""
+    table = pyarrow.parquet.read_table(file)
+    for name, column in values.items():
+        at = table.schema.get_field_index(name)
+        table = table.set_column(at, table.schema.field(at), pyarrow.array(column, table.schema.field(at).type))
+    pyarrow.parquet.write_table(table, _file(target, part, of), row_group_size=GROUP)
+
+
+def files(folder: Path) -> list[Path]:
+    """The parquet files of a data set's folder, in order."""
+    return sorted((folder / "data").glob("*.parquet"))
+
+
+def count(file: Path) -> int:
+    """How many rows a parquet file has."""
+    return pyarrow.parquet.ParquetFile(file).metadata.num_rows
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
     """All rows of a folder's parquet files, pictures decoded to PIL."""
-    rows: list[dict[str, Any]] = []
-    for file in sorted((folder / "data").glob("*.parquet")):
-        rows += pyarrow.parquet.read_table(file).to_pylist()
+    rows = [row for file in files(folder) for row in pyarrow.parquet.read_table(file).to_pylist()]
     return [{key: _picture(value) for key, value in row.items()} for row in rows]
+
+
+def read_told(folder: Path) -> list[dict[str, Any]]:
+    """All rows without their pictures; the place of a row in the list is its number."""
+    rows = []
+    for file in files(folder):
+        opened = pyarrow.parquet.ParquetFile(file)
+        told = [f.name for f in opened.schema_arrow if not pyarrow.types.is_struct(f.type) and f.name != "images"]
+        rows += opened.read(columns=told).to_pylist()
+    return rows
+
+
+def pictures(folder: Path, column: str, rows: Iterable[int]) -> Iterator[Pictures.Image | None]:
+    """The pictures of a column at row numbers, one by one in the order of ``rows``; best asked for in rising order."""
+    opened = [pyarrow.parquet.ParquetFile(file) for file in files(folder)]
+    groups, start = [], 0  # (first row, the row behind the last, file, group)
+    for file in opened:
+        for number in range(file.num_row_groups):
+            count = file.metadata.row_group(number).num_rows
+            groups.append((start, start + count, file, number))
+            start += count
+    at, held = None, []
+    for row in rows:
+        if at is None or not at[0] <= row < at[1]:
+            at = next((g for g in groups if g[0] <= row < g[1]), None)
+            if at is None:
+                raise IndexError(f"{folder} has {start} rows; there is no row {row}")
+            held = at[2].read_row_group(at[3], columns=[column]).column(0).to_pylist()
+        yield _picture(held[row - at[0]])
 
 
 def _picture(value: Any) -> Any:

@@ -19,6 +19,7 @@ import yaml
 from spro_hf import parallel
 from spro_hf import recipe as recipes_of
 from spro_hf.errors import UserError
+from spro_hf.parts import Seeds
 from spro_hf.schema import MultimodalRecipe, PromptRecipe, Recipe, ReinforceRecipe
 from spro_hf.steps import write_whole
 
@@ -41,7 +42,6 @@ def run(
     """  # fmt: skip
     recipes = [_with_seeds(r, seeds) for r in recipes_of.load(path, changes)]
     _check_seeds(recipes)
-    _check_processes(recipes)
     out.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         parallel.start()
@@ -56,14 +56,6 @@ def run(
         else:
             os.environ["HF_ENDPOINT"] = hub
         return _stages(path, out, recipes, hub, command or [])
-
-
-def _check_processes(recipes: list[Recipe]) -> None:
-    for recipe in recipes:
-        if parallel.world() > 1 and isinstance(recipe, PromptRecipe):
-            raise UserError(
-                f"stage '{recipe.stage}' runs in one process, and there are {parallel.world()}; start it without torchrun."
-            )
 
 
 def _stages(path: Path, out: Path, recipes: list[Recipe], hub: str, command: list[str]) -> Path:
@@ -117,8 +109,14 @@ def _check_seeds(recipes: list[Recipe]) -> None:
     from spro_hf.seeds import check
 
     for recipe in recipes:
-        if hasattr(recipe, "seeds"):
-            check(recipe.seeds)
+        for field, seeds in _seeds_of(recipe).items():
+            check(seeds, field)
+
+
+def _seeds_of(recipe: Recipe) -> dict[str, Seeds]:
+    """The seed sets of a recipe, by field."""
+    found = {name: getattr(recipe, name, None) for name in ("seeds", "prompts")}
+    return {name: seeds for name, seeds in found.items() if isinstance(seeds, Seeds)}
 
 
 def _preflight(path: Path, recipes: list[Recipe], hub: str) -> None:
@@ -129,6 +127,7 @@ def _preflight(path: Path, recipes: list[Recipe], hub: str) -> None:
     from spro_hf.guider import learn
     from spro_hf.hub.artifacts import check_token, resolve
     from spro_hf.models import commit
+    from spro_hf.seeds import preflight
 
     if hub != "local":
         check_token()
@@ -143,34 +142,30 @@ def _preflight(path: Path, recipes: list[Recipe], hub: str) -> None:
     for recipe in recipes:
         if isinstance(recipe, PromptRecipe):
             learn.check(recipe.learn.method, recipe.learn.trainer)
-        for id, revision in models_of(recipe):
-            commit(id, revision)
+        for field, id, revision in recipe.models:
+            try:
+                commit(id, revision)
+            except UserError as error:
+                advice = (
+                    " A run's own local Hub holds what the run leaves; models come with --hub https://huggingface.co."
+                    if hub == "local"
+                    else ""
+                )
+                raise UserError(f"{path.name}: {field}: {error}{advice}") from error
         for what, where in recipe.inputs.items():
             if where not in made:
                 try:
                     resolve(*where)
                 except UserError as error:
                     raise UserError(f"{path.name}: {recipe.stage}, {what}: {error}") from error
+        for field, seeds in _seeds_of(recipe).items():
+            preflight(seeds, f"{path.name}: {field}")
         if clash := outputs(recipe) & made:
             repo, _, tag = min(clash)
             raise UserError(
                 f"{path.name}: two stages leave {repo} at {tag}; give them other repositories, rounds or a first_round."
             )
         made |= outputs(recipe)
-
-
-def models_of(recipe: Recipe) -> list[tuple[str, str | None]]:
-    """Every model that a recipe names, by id and revision."""
-    found = [(recipe.generator.id, recipe.generator.revision)]
-    for spec in recipe.scorers.values():
-        found.append((spec["id"], spec.get("revision")))
-        if "backbone" in spec:
-            found.append((spec["backbone"], spec.get("backbone_revision")))
-    if getattr(recipe, "guider", None):
-        found.append((recipe.guider.id, recipe.guider.revision))
-    if isinstance(recipe, PromptRecipe):
-        found.append((recipe.select.similarity, recipe.select.similarity_revision))
-    return found
 
 
 def outputs(recipe: Recipe) -> set[tuple[str, str, str]]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from statistics import fmean
 
 from spro_hf.errors import UserError
@@ -11,13 +11,17 @@ from spro_hf.errors import UserError
 
 @dataclass(frozen=True)
 class Candidate:
-    """One rendered reply: its row in the round's rollouts, its seed, its reward and its base picture's reward."""
+    """One rendered reply: its row in the round's rollouts, its seed, its reward and its base picture's reward.
+
+    ``gains`` are what single scorers give it more than its base picture.
+    """
 
     row: int
     seed_id: str
     total: float
     base_total: float
     similarity: float
+    gains: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def gain(self) -> float:
@@ -58,11 +62,20 @@ GAIN_FILTERS: dict[str, Callable[[Sequence[Pair]], list[bool]]] = {
 }
 
 
-def select(candidates: Sequence[Candidate], min_similarity: float, gain: str) -> tuple[list[Pair], dict[int, str]]:
+def select(
+    candidates: Sequence[Candidate],
+    min_similarity: float,
+    gain: str,
+    improve: Sequence[str] = (),
+    most: int | None = None,
+) -> tuple[list[Pair], dict[int, str]]:
     """SPRO-Prompt steps 4 and 5: filter by similarity, pair best and worst of each seed, filter pairs by gain.
 
+    ``improve`` names scorers; a pair is kept only if its winner is above its base picture by each of them, as the paper
+    has it for two objectives at once. ``most`` is how many pairs are kept at most, those of the first seeds.
+
     Returns: the pairs, and for every row why it is not in one ("" for the rows of a pair). The paper applies the
-    filters in no stated order; the mean gain is taken over the pairs that the similarity filter leaves.
+    filters in no stated order; here likeness comes first, then ``improve``, and the mean gain is taken over what is left.
     """
     if gain not in GAIN_FILTERS:
         raise UserError(f"select.gain: '{gain}' is not one of {', '.join(GAIN_FILTERS)}.")
@@ -76,14 +89,18 @@ def select(candidates: Sequence[Candidate], min_similarity: float, gain: str) ->
     pairs = []
     for group in groups.values():
         pair = Pair(max(group, key=lambda c: c.total), min(group, key=lambda c: c.total))
-        if pair.winner.total > pair.loser.total:
-            pairs.append(pair)
-        else:
+        lacking = [name for name in improve if pair.winner.gains[name] <= 0]
+        if pair.winner.total <= pair.loser.total:
             why.update({c.row: "no rival of another reward" for c in group})
+        elif lacking:
+            why.update({c.row: f"pair dropped: {lacking[0]} is not improved" for c in (pair.winner, pair.loser)})
+        else:
+            pairs.append(pair)
     kept = []
     for pair, good in zip(pairs, GAIN_FILTERS[gain](pairs) if pairs else [], strict=True):
-        reason = "" if good else f"pair dropped by {gain}"
+        enough = most is not None and len(kept) >= most
+        reason = f"pair dropped by {gain}" if not good else f"pair dropped: {most} are enough" if enough else ""
         why.update({pair.winner.row: reason, pair.loser.row: reason})
-        if good:
+        if not reason:
             kept.append(pair)
     return kept, why

@@ -10,14 +10,40 @@ from spro_hf.errors import UserError
 from spro_hf.strict import parse_yaml
 
 ROOT = Path(__file__).parents[1] / "recipes"
-FILES = sorted(f for f in ROOT.rglob("*.yaml") if not f.name.startswith("_"))
+FILES = recipe.find(ROOT)
 PROMPT = ROOT / "tiny" / "1_prompt.yaml"
 
 
 def test_every_recipe_on_disk_parses():
-    assert len(FILES) >= 5
+    assert len(FILES) >= 90
     for file in FILES:
         assert recipe.load(file), file
+
+
+def test_what_begins_with_an_underscore_is_a_part_of_recipes(tmp_path):
+    for name in ("a/1.yaml", "a/_b.yaml", "_c/2.yaml", "a/_d/3.yaml", "4.yaml"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("")
+    assert recipe.find(tmp_path) == [tmp_path / "4.yaml", tmp_path / "a/1.yaml"]
+
+
+def test_of_several_parents_the_later_wins(tmp_path):
+    (tmp_path / "one.yaml").write_text("rounds: 1\nseed: 1\nselect: {gain: above_base_mean, min_similarity: 0.1}\n")
+    (tmp_path / "two.yaml").write_text("rounds: 2\nseed: 2\nselect: {min_similarity: 0.2}\n")
+    file = tmp_path / "r.yaml"
+    file.write_text(f"extends: [{PROMPT}, one.yaml, two.yaml]\nseed: 3\nname: mine\n")
+    (one,) = recipe.load(file)
+    assert (one.rounds, one.seed, one.select.gain, one.select.min_similarity) == (2, 3, "above_base_mean", 0.2)
+
+
+def test_two_scorers_of_one_kind():
+    twice = {"scorers.other": {"kind": "pickscore", "id": "spro_hf/tiny/pickscore", "against": "prompt"}}
+    (one,) = recipe.load(PROMPT, twice)
+    assert ("scorers.other.id", "spro_hf/tiny/pickscore", None) in one.models
+    with pytest.raises(UserError, match="scorers: unknown reward 'pickscor'; did you mean 'pickscore'"):
+        recipe.load(PROMPT, {"scorers.other": {"kind": "pickscor", "id": "x"}})
+    with pytest.raises(UserError, match="scorers: unknown reward 'other'"):
+        recipe.load(PROMPT, {"scorers.other": {"id": "x"}})
 
 
 def test_the_whole_of_spro_is_four_stages_for_each_objective():
@@ -54,6 +80,17 @@ def test_changes_win_and_names_are_filled():
         ({"stage": "promt"}, "'promt' is not a stage; did you mean 'prompt'?"),
         ({"push": {"gider": "x/y"}}, "unknown artifact 'gider'"),
         ({"objective": "beauty"}, "'objective' is 'beauty'"),
+        ({"seeds.columns": {"image": "jpg"}}, "seeds: columns: the field 'caption' is missing"),
+        ({"seeds.streaming": True}, "seeds: 'streaming' is for data sets of the Hub; give 'columns' too"),
+        (
+            {"seeds": {"source": "a/b", "columns": {"caption": "c"}, "bands": {"column": "n", "shares": [[0.5]]}}},
+            "'shares' holds [0.5]; a range is its lower and its upper quantile",
+        ),
+        ({"select.improve": ["clip"]}, "select: 'improve' names 'clip'"),
+        ({"select.most": 0}, "'most' is 0; give at least 1"),
+        ({"part": 0}, "'part' is 0; give at least 1"),
+        ({"guider.backend": "vlm"}, "'backend' is 'vlm'; did you mean 'vllm'?"),
+        ({"guider.dtype": "float8"}, "'dtype' is 'float8'"),
     ],
 )
 def test_mistakes_are_named(changes, told):
@@ -67,6 +104,15 @@ def test_mistakes_are_named(changes, told):
     [
         ("2_image", {"finetune.steps": 0}, "'steps' is 0; give at least 1."),
         ("2_image", {"finetune.captions": "all"}, "'captions' is 'all'"),
+        ("2_image", {"finetune.accumulation": 99}, "'accumulation' is 99, but a batch has 16 pictures"),
+        ("2_image", {"finetune.steps": None}, "give 'epochs', passes over the winners, or 'steps'"),
+        ("2_image", {"rollouts": []}, "give either 'rollouts', what earlier rounds played, or 'prompts'"),
+        (
+            "2_image",
+            {"rollouts": [], "prompts": {"source": "a/b", "columns": {"caption": "c"}}},
+            "prompts.columns: the field 'prompt' is missing",
+        ),
+        ("4_evaluate", {"systems.mine": {"hops": 2}}, "'hops' needs `guided: true`"),
         ("3_multimodal", {"finetune.lora": None}, "finetune: 'lora' is null"),
         ("4_evaluate", {"systems.base": {"guided": True}}, "'base' must be there and be empty"),
         ("4_evaluate", {"systems.mine": {"best_of": 8}}, "'best_of' and 'adapter' need `guided: true`"),
@@ -95,7 +141,8 @@ def test_models_and_outputs_of_the_whole_of_spro():
     found = recipe.load(ROOT / "tiny" / "spro.yaml")
     left = [item for r in found for item in run.outputs(r)]
     assert len(left) == len(set(left)) == 3 * (9 + 1 + 5 + 1)  # rounds 1-3 by three, v1; round 4 by three, v2, v1; v1
-    assert ("spro_hf/tiny/clip", None) in run.models_of(found[0])
+    assert ("select.similarity", "spro_hf/tiny/clip", None) in found[0].models
+    assert ("scorers.aesthetic.backbone", "spro_hf/tiny/clip", None) in found[3].models
 
 
 def test_missing_file_missing_field_and_broken_yaml(tmp_path):

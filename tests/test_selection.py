@@ -55,3 +55,27 @@ def test_empty_and_unknown():
     assert select([], 0.75, "above_mean_gain") == ([], {})
     with pytest.raises(UserError, match="above_mean_gain"):
         select(ROUND, 0.75, "above_average")
+
+
+def two(*entries):
+    return [
+        Candidate(i, seed, total, 0.0, 1.0, {"aesthetic": a, "pickscore": p})
+        for i, (seed, total, a, p) in enumerate(entries)
+    ]
+
+
+def test_two_objectives_at_once_keep_a_pair_whose_winner_improves_by_both():
+    candidates = two(("a", 3.0, 4.0, -1.0), ("a", 1.0, 0.5, 0.5), ("b", 2.0, 1.0, 1.0), ("b", -2.0, -1.0, -1.0))
+    pairs, why = select(candidates, 0.75, "above_base_mean", ("aesthetic", "pickscore"))
+    assert rows(pairs) == [(2, 3)]  # a's winner has the higher sum, and loses by PickScore
+    assert why[0] == why[1] == "pair dropped: pickscore is not improved"
+    assert rows(select(candidates, 0.75, "above_base_mean", ("aesthetic",))[0]) == [(0, 1), (2, 3)]
+
+
+def test_an_improvement_of_nothing_is_none():
+    assert select(two(("a", 3.0, 0.0, 1.0), ("a", 1.0, 0.0, 0.0)), 0.75, "above_base_mean", ("aesthetic",))[0] == []
+
+
+def test_at_most_so_many_pairs_of_the_first_seeds():
+    pairs, why = select(ROUND, 0.75, "above_base_mean", most=1)
+    assert rows(pairs) == [(0, 3)] and why[4] == why[5] == "pair dropped: 1 are enough"

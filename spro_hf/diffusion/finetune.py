@@ -5,6 +5,7 @@ The paper fine-tunes all of SDXL with 8-bit Adam. Here a LoRA is trained by defa
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator
 
@@ -26,6 +27,7 @@ def finetune(
     steps: range,
     batch_size: int,
     seed: int,
+    accumulation: int = 1,
     caption_dropout: float = 0.0,
     advance: Callable[[int], None] | None = None,
 ) -> list[float]:
@@ -39,6 +41,7 @@ def finetune(
         steps: the updates to make; what is drawn before ``steps.start`` is drawn and left, so that a training that is
             continued sees what it would have seen.
         seed: of order, noise, levels and dropout; the same seed gives the same weights.
+        accumulation: in how many parts a batch is learned from, one after the other, to save memory.
         caption_dropout: share of samples trained under the empty caption, for classifier-free guidance.
         advance: is called after each update with the number of samples it saw.
 
@@ -57,11 +60,11 @@ def finetune(
                 continue
             texts = ["" if drop else captions[row] for row, drop in zip(rows, dropped, strict=True)]
             mine, loss = list(parallel.share_of(len(rows))), 0.0
-            if mine:
-                told = _loss(learner, [texts[i] for i in mine], x0[rows][mine], noise[mine], levels[mine])
-                told = told * (len(mine) / len(rows))
+            for part in _parts(mine, accumulation):
+                told = _loss(learner, [texts[i] for i in part], x0[rows][part], noise[part], levels[part])
+                told = told * (len(part) / len(rows))
                 told.backward()
-                loss = told.item()
+                loss += told.item()
             loss = sum(parallel.gather([loss]))
             if not math.isfinite(loss):
                 raise UserError(f"The reconstruction loss is {loss} at step {step + 1}; lower `lr`.")
@@ -80,6 +83,12 @@ def _batches(count: int, batch_size: int, steps: int, generator: torch.Generator
             order += torch.randperm(count, generator=generator).tolist()
         yield order[:batch_size]
         order = order[batch_size:]
+
+
+def _parts(rows: list[int], count: int) -> list[list[int]]:
+    """Rows in at most ``count`` parts of one length, or of two that differ by one."""
+    edges = [i * len(rows) // count for i in range(count + 1)]
+    return [rows[a:b] for a, b in itertools.pairwise(edges) if b > a]
 
 
 def _loss(learner: Learner, captions: list[str], x0: Tensor, noise: Tensor, levels: Tensor) -> Tensor:

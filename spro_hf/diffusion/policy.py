@@ -16,7 +16,7 @@ from spro_hf import parallel
 from spro_hf.diffusion.learner import Learner
 from spro_hf.diffusion.player import Play, Trajectory, Visit, require_finite
 from spro_hf.losses import clipped_policy_loss, gaussian_kl, guarded_ratio, ratio
-from spro_hf.parts import Policy
+from spro_hf.methods import Policy
 
 
 def plan(policy: Policy, total: int, seed: int) -> tuple[Play, tuple[int, ...]]:

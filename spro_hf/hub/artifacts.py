@@ -7,21 +7,23 @@ another push may have moved ``main`` in between.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import importlib.metadata
 import json
 import platform
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx2
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, snapshot_download
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants, get_token, snapshot_download
 from huggingface_hub.errors import (
+    GatedRepoError,
     HfHubHTTPError,
     HFValidationError,
     LocalEntryNotFoundError,
@@ -30,6 +32,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.file_download import repo_folder_name
 from huggingface_hub.hf_api import RepoFile
 
 from spro_hf.errors import UserError
@@ -63,8 +66,12 @@ def _explained(repo: str, kind: str, revision: str = "") -> Iterator[None]:
     except RevisionNotFoundError as error:
         tags = ", ".join(_tags(repo, kind)) or "none"
         raise UserError(f"{kind} {repo}: there is no revision '{revision}'; its tags: {tags}.") from error
+    except GatedRepoError as error:
+        advice = f"accept its terms at {endpoint}/{repo} and set HF_TOKEN to a token of that account"
+        raise UserError(f"{kind} {repo}: it is gated; {advice}.") from error
     except RepositoryNotFoundError as error:
-        advice = "check its name, or run the stage that makes it"
+        token = "" if get_token() else "set HF_TOKEN if it is private, "
+        advice = f"{token}check its name, or run the stage that makes it"
         raise UserError(f"{kind} {repo}: no such repository is to be seen at {endpoint}; {advice}.") from error
     except HFValidationError as error:
         raise UserError(f"{kind} '{repo}': this is not a repository name; write namespace/name.") from error
@@ -176,11 +183,25 @@ def resolve(repo: str, kind: str, revision: str) -> str:
         return HfApi().repo_info(repo, repo_type=kind, revision=revision).sha
 
 
-def pull(repo: str, kind: str, revision: str) -> Path:
-    """The folder in the cache that holds a repository at a revision; a full commit in the cache needs no network."""
+def pull(repo: str, kind: str, revision: str, choose: Callable[[list[str]], list[str]] | None = None) -> Path:
+    """The folder in the cache that holds a repository at a revision; a full commit in the cache needs no network.
+
+    ``choose`` says which of the repository's files are wanted; without it all of them are.
+    """
     commit = revision if re.fullmatch(r"[0-9a-f]{40}", revision) else resolve(repo, kind, revision)
     with _explained(repo, kind, revision):
-        return Path(snapshot_download(repo, repo_type=kind, revision=commit))
+        files = None
+        if choose:
+            files = [glob.escape(name) for name in choose(_names(repo, kind, commit))]
+        return Path(snapshot_download(repo, repo_type=kind, revision=commit, allow_patterns=files))
+
+
+def _names(repo: str, kind: str, commit: str) -> list[str]:
+    """The files of a repository at a commit; without a network those of them that the cache holds."""
+    if not constants.HF_HUB_OFFLINE:
+        return HfApi().list_repo_files(repo, repo_type=kind, revision=commit)
+    folder = Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=repo, repo_type=kind), "snapshots", commit)
+    return [file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()]
 
 
 def lineage(recipe: dict[str, Any], inputs: list[dict[str, Any]], seed: int, extra: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,5 @@ STAGES = {
     "reinforce": reinforce.run,
     "evaluate": evaluate.run,
 }
-TOGETHER = (
-    "image",
-    "reinforce",
-)  # what all processes do between them; a stage that is not here is the first's, and the others wait
+# what all processes do between them; a stage that is not here is the first's, and the others wait
+TOGETHER = ("prompt", "image", "multimodal", "reinforce")

@@ -15,6 +15,8 @@ from PIL import Image
 from spro_hf import rollouts, seeds
 from spro_hf.guider.instructions import Reply
 from spro_hf.hub.artifacts import pull
+from spro_hf.memory import needing
+from spro_hf.rewards import Brief
 from spro_hf.schema import EvaluateRecipe, System
 from spro_hf.stages import publish
 from spro_hf.stages.room import Room
@@ -34,13 +36,20 @@ class Answer:
     image: Image.Image
 
 
-def guests(recipe: EvaluateRecipe) -> list[Seat]:
-    """Every held-out seed once per noise seed; the noise of a guest is the same for every system."""
-    found = []
-    for seed in seeds.load(recipe.seeds, recipe.seed):
+def guests(room: Room) -> list[Seat]:
+    """Every held-out seed once per noise seed; the noise of a guest is the same for every system.
+
+    A seed's own picture is left aside: the base is what the plain generator draws, so that a gain is the system's.
+    """
+    recipe, found = room.recipe, []
+    for seed in room.seeds():
         for noise in range(recipe.noise_seeds):
             number = derive(recipe.seed, "held-out", seed.seed_id, noise)
-            found.append(Seat(f"{seed.seed_id}/{noise}", seed.caption, seed.caption, None, image_seed=number))
+            found.append(
+                Seat(
+                    f"{seed.seed_id}/{noise}", seed.caption, seed.caption, None, image_seed=number, context=seed.context
+                )
+            )
     return found
 
 
@@ -49,54 +58,65 @@ def run(room: Room) -> None:
     recipe: EvaluateRecipe = room.recipe
     studio = lru_cache(lambda: Studio(recipe, open_environment(recipe.generator)))  # loaded if anything is left to do
     base = room.do("systems/base", lambda folder: _base(room, studio(), folder))
-    shown = rollouts.read(base)
     for name, system in recipe.systems.items():
         if name != "base":
-            room.do(f"systems/{name}", lambda folder, s=system, n=name: _system(room, studio(), n, s, shown, folder))
-    rows = {name: rollouts.read(room.folder / "systems" / name) for name in recipe.systems}
-    told = room.do("told", lambda folder: _tell(room, rows, folder))
+            room.do(f"systems/{name}", lambda folder, s=system, n=name: _system(room, studio(), n, s, base, folder))
+    told = room.do("told", lambda folder: _tell(room, folder))
     publish.results(room, "v1", told)
 
 
 def _base(room: Room, studio: Studio, folder: Path) -> None:
-    seats = guests(room.recipe)
+    seats = guests(room)
     studio.prepare(seats, room.progress, f"{room.title} · base")
     _write(studio, [Answer(seat, Reply("", (), seat.caption), seat.base_image) for seat in seats], folder)
 
 
-def _system(room: Room, studio: Studio, name: str, system: System, shown: list[dict[str, Any]], folder: Path) -> None:
+def _system(room: Room, studio: Studio, name: str, system: System, base: Path, folder: Path) -> None:
     """Render one system's answers to every guest. A guider is shown the base generator's picture of the caption.
 
-    A reply that does not parse falls back to the base caption, as it would in use; the results count how often.
+    A reply that does not parse falls back to the base caption, as it would in use; the results count how often. With
+    ``hops`` the guider goes on from its own prompt and the picture that it made; it stays with them where it is not
+    understood.
     """
-    recipe, title, seats = room.recipe, f"{room.title} · {name}", guests(room.recipe)
+    recipe, title, seats = room.recipe, f"{room.title} · {name}", guests(room)
     if system.lora:
         studio = studio.at(open_environment(dataclasses.replace(recipe.generator, lora=system.lora)))
-    for seat, row in zip(seats, shown, strict=True):
-        seat.shown_image = seat.base_image = row["image"]
-    replies = _replies(recipe, system, seats) if system.guided else [[Reply("", (), seat.caption)] for seat in seats]
-    flat = [(seat, reply) for seat, row in zip(seats, replies, strict=True) for reply in row]
-    task = room.progress.task(f"{title} · render", total=len(flat))
-    images = studio.environment.render(
-        [reply.prompt or seat.caption for seat, reply in flat], [seat.image_seed for seat, _ in flat],
-        lambda n: room.progress.advance(task, n),
-    )  # fmt: skip
-    answers = [Answer(seat, reply, image) for (seat, reply), image in zip(flat, images, strict=True)]
+    for seat, image in zip(seats, rollouts.pictures(base, "image", range(len(seats))), strict=True):
+        seat.shown_image = seat.base_image = image
+    answers = [Answer(seat, Reply("", (), seat.caption), seat.base_image) for seat in seats]
+    for hop in range(system.hops):
+        replies = _replies(recipe, system, seats, hop) if system.guided else [[answer.reply] for answer in answers]
+        answers = _rendered(room, studio, title, seats, replies)
+        for seat, answer in zip(seats, answers, strict=False):
+            if answer.reply.prompt:
+                seat.shown_prompt, seat.shown_image = answer.reply.prompt, answer.image
     _write(studio, _best(studio, answers) if system.best_of > 1 else answers, folder)
 
 
-def _replies(recipe: EvaluateRecipe, system: System, seats: list[Seat]) -> list[list[Reply]]:
+def _rendered(room: Room, studio: Studio, title: str, seats: list[Seat], replies: list[list[Reply]]) -> list[Answer]:
+    """Every reply's picture; where it does not parse, that of the prompt that the guider was shown."""
+    flat = [(seat, reply) for seat, row in zip(seats, replies, strict=True) for reply in row]
+    task = room.progress.task(f"{title} · render", total=len(flat))
+    images = studio.render(
+        [reply.prompt or seat.shown_prompt for seat, reply in flat], [seat.image_seed for seat, _ in flat],
+        lambda n: room.progress.advance(task, n),
+    )  # fmt: skip
+    return [Answer(dataclasses.replace(seat), reply, image) for (seat, reply), image in zip(flat, images, strict=True)]
+
+
+def _replies(recipe: EvaluateRecipe, system: System, seats: list[Seat], hop: int) -> list[list[Reply]]:
     """One reply a seat at the recipe's temperature; best-of-n draws n at temperature 1, where they differ more."""
     guider = open_guider(dataclasses.replace(recipe.guider, adapter=system.adapter))
     alone = system.best_of == 1
-    seed = derive(recipe.seed, recipe.objective, "evaluate", "guided" if alone else "best-of")
+    seed = derive(recipe.seed, recipe.objective, "evaluate", "guided" if alone else "best-of") + hop
     temperatures = [recipe.temperature if alone else 1.0] * system.best_of
-    return guider.reply([seat.task(recipe.objective) for seat in seats], temperatures, seed)
+    with needing("guider.batch_size", recipe.guider.batch_size):
+        return guider.reply([seat.task(recipe.objective) for seat in seats], temperatures, seed)
 
 
 def _best(studio: Studio, answers: list[Answer]) -> list[Answer]:
     """Of each seat's answers the one with the highest reward: best-of-n is chosen by the very reward it is judged by."""
-    scores = studio.rewards.score([a.image for a in answers], [a.seat.caption for a in answers])
+    scores = studio.rewards.score([a.image for a in answers], [_brief(a) for a in answers])
     best: dict[str, tuple[float, Answer]] = {}
     for answer, score in zip(answers, scores, strict=True):
         if answer.seat.seed_id not in best or score["total"] > best[answer.seat.seed_id][0]:
@@ -104,17 +124,22 @@ def _best(studio: Studio, answers: list[Answer]) -> list[Answer]:
     return [answer for _, answer in best.values()]
 
 
+def _brief(answer: Answer) -> Brief:
+    return answer.seat.brief(answer.reply.prompt or answer.seat.shown_prompt)
+
+
 def _write(studio: Studio, answers: list[Answer], folder: Path) -> None:
     images, captions = [a.image for a in answers], [a.seat.caption for a in answers]
-    scores = studio.rewards.score(images, captions)
+    scores = studio.rewards.score(images, [_brief(a) for a in answers])
     measures = studio.measure(images, captions)
+    spread = diversity(captions, images)
     rows = [
         {
-            "seed_id": a.seat.seed_id, "base_caption": a.seat.caption, "prompt": a.reply.prompt or a.seat.caption,
+            "seed_id": a.seat.seed_id, "base_caption": a.seat.caption, "prompt": a.reply.prompt or a.seat.shown_prompt,
             "plan": list(a.reply.plan), "parsed": a.reply.prompt is not None, "image": a.image,
-            "image_seed": a.seat.image_seed, "scores": json.dumps(score | measure),
+            "image_seed": a.seat.image_seed, "scores": json.dumps(score | measure | {"diversity": apart}),
         }
-        for a, score, measure in zip(answers, scores, measures, strict=True)
+        for a, score, measure, apart in zip(answers, scores, measures, spread, strict=True)
     ]  # fmt: skip
     keys = ("seed_id", "base_caption", "prompt", "plan", "parsed", "image", "image_seed")
     rollouts.write(rows, {key: rollouts.ROLLOUT[key] for key in keys} | {"scores": rollouts.ROLLOUT["rewards"]}, folder)
@@ -134,14 +159,14 @@ def diversity(captions: list[str], images: list[Image.Image]) -> list[float]:
     ]
 
 
-def _tell(room: Room, rows: dict[str, list[dict[str, Any]]], folder: Path) -> None:
+def _tell(room: Room, folder: Path) -> None:
     """Tables of one objective as plain data, see ``spro_hf.report``."""
     recipe: EvaluateRecipe = room.recipe
+    rows = {name: rollouts.read_told(room.folder / "systems" / name) for name in recipe.systems}
     columns: dict[str, dict[str, list[float]]] = {}
     for name, found in rows.items():
         scores = [json.loads(row["scores"]) for row in found]
         columns[name] = {key: [s[key] for s in scores] for key in scores[0]}
-        columns[name]["diversity"] = diversity([r["base_caption"] for r in found], [r["image"] for r in found])
     objective, base = recipe.objective, columns["base"]
     # pictures of one caption are not independent: means and errors are taken over captions
     names = [row["seed_id"].rpartition("/")[0] for row in rows["base"]]
@@ -170,7 +195,7 @@ def _tell(room: Room, rows: dict[str, list[dict[str, Any]]], folder: Path) -> No
         for name in columns
         if name not in ("base", other)
     ]
-    played = [row for repo in recipe.rollouts for row in rollouts.read(pull(repo.repo, "dataset", repo.revision))]
+    played = [row for repo in recipe.rollouts for row in rollouts.read_told(pull(repo.repo, "dataset", repo.revision))]
     told = {
         "objective": objective, "reward": recipe.reward, "judges": list(recipe.judges), "systems": list(rows),
         "seed_ids": [row["seed_id"] for row in rows["base"]],
@@ -178,7 +203,8 @@ def _tell(room: Room, rows: dict[str, list[dict[str, Any]]], folder: Path) -> No
         "table": table, "gains": gains, "win_rates": against,
         "strategies": [{"objective": objective} | s for s in strategies(played)],
         "costs": _costs(recipe, gains, means),
-        "samples": _samples(recipe, rows, folder), "unknown_words": seeds.unknown_words([r["base_caption"] for r in rows["base"]]),
+        "samples": _samples(room, rows, folder),
+        "unknown_words": seeds.unknown_words([r["base_caption"] for r in rows["base"]]) if recipe.oracle else [],
     }  # fmt: skip
     (folder / "told.json").write_text(json.dumps(told, indent=1))
 
@@ -209,8 +235,9 @@ def _costs(
     return found
 
 
-def _samples(recipe: EvaluateRecipe, rows: dict[str, list[dict[str, Any]]], folder: Path) -> list[dict[str, Any]]:
+def _samples(room: Room, rows: dict[str, list[dict[str, Any]]], folder: Path) -> list[dict[str, Any]]:
     """Pictures of the first seeds under every system, saved beside the numbers."""
+    recipe: EvaluateRecipe = room.recipe
     (folder / "samples").mkdir()
     told = []
     for i in range(0, min(len(rows["base"]), SAMPLES * recipe.noise_seeds), recipe.noise_seeds):
@@ -218,7 +245,7 @@ def _samples(recipe: EvaluateRecipe, rows: dict[str, list[dict[str, Any]]], fold
         systems = {}
         for name, found in rows.items():
             file = f"samples/{recipe.objective}-{i}-{name.replace(' ', '-')}.png"
-            found[i]["image"].save(folder / file)
+            next(rollouts.pictures(room.folder / "systems" / name, "image", [i])).save(folder / file)
             systems[name] = {"prompt": found[i]["prompt"], "plan": found[i]["plan"], "image": file,
                              "scores": json.loads(found[i]["scores"])}  # fmt: skip
         told.append({"objective": recipe.objective, "seed_id": first["seed_id"], "caption": first["base_caption"],

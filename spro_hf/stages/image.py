@@ -2,75 +2,151 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+import torch
 from PIL import Image
 
-from spro_hf import parallel, rollouts
+from spro_hf import parallel, rollouts, seeds
 from spro_hf.diffusion.environment import Environment
 from spro_hf.diffusion.finetune import finetune
 from spro_hf.diffusion.learner import Learner
 from spro_hf.errors import UserError
 from spro_hf.hub.artifacts import pull
+from spro_hf.memory import needing
+from spro_hf.rewards import Brief
 from spro_hf.schema import ImageRecipe
 from spro_hf.stages import publish
 from spro_hf.stages.blocks import train_in_blocks
 from spro_hf.stages.room import Room
-from spro_hf.stages.studio import open_environment
+from spro_hf.stages.studio import Studio, open_environment
 from spro_hf.steps import derive
 
+PART = 256  # prompts of a data set that are drawn and scored at once
+DRAWN = ("seed_id", "base_caption", "prompt", "image", "round", "image_seed", "total", "kept")
 
-def winners(rows: list[dict[str, Any]], captions: str = "base") -> tuple[list[str], list[Image.Image]]:
-    """{base caption, winner picture}: of every seed and round, the kept candidate with the highest reward.
+
+@dataclass(frozen=True)
+class Winner:
+    """A picture to learn from: where it lies, the base caption of its seed, and the prompt that made it."""
+
+    folder: Path
+    row: int
+    caption: str
+    prompt: str
+
+
+def winners(folders: list[Path]) -> list[Winner]:
+    """Of every seed and round in the folders' rollouts, the kept candidate with the highest reward."""
+    best: dict[tuple, tuple[float, Winner]] = {}
+    for folder in folders:
+        for i, row in enumerate(rollouts.read_told(folder)):
+            key = (row["round"], row["seed_id"])
+            if row["kept"] and (key not in best or row["total"] > best[key][0]):
+                best[key] = row["total"], Winner(folder, i, row["base_caption"], row["prompt"])
+    return [winner for _, winner in best.values()]
+
+
+def train(room: Room, name: str, environment: Environment, folders: list[Path]) -> tuple[Path, int, int]:
+    """Fine-tune the environment's generator on {base caption, winner picture} of the folders' rollouts as step ``name``.
 
     With ``captions`` "both" each picture stands a second time, under the prompt that made it.
-    """
-    best: dict[tuple, dict[str, Any]] = {}
-    for row in rows:
-        key = (row["round"], row["seed_id"])
-        if row["kept"] and (key not in best or row["total"] > best[key]["total"]):
-            best[key] = row
-    texts = [row["base_caption"] for row in best.values()]
-    images = [row["image"] for row in best.values()]
-    if captions == "both":
-        return texts + [row["prompt"] for row in best.values()], images * 2
-    return texts, images
-
-
-def train(room: Room, name: str, environment: Environment, rows: list[dict[str, Any]]) -> tuple[Path, int]:
-    """Fine-tune the environment's generator on the rows' winners as step ``name``.
 
     Returns:
-        The folder that holds it as ``generator``, and how many pictures it learned from.
+        The folder that holds it as ``generator``, how many pictures it learned from, and in how many updates.
     """
     settings, recipe = room.recipe.finetune, room.recipe
-    captions, images = winners(rows, settings.captions)
-    if not captions:
+    best = winners(folders)
+    if not best:
         raise UserError(f"{room.title}: the rollouts hold no kept candidate; play another round or relax select.gain.")
     seed = derive(recipe.seed, recipe.objective, name)
+    captions = [winner.caption for winner in best]
+    if both := settings.captions == "both":
+        captions += [winner.prompt for winner in best]
+    steps = settings.steps or math.ceil(settings.epochs * len(captions) / settings.batch_size)
     learner = Learner(
         environment, lora=settings.lora and vars(settings.lora), lr=settings.lr, warmup=settings.warmup, seed=seed,
         checkpointing=settings.gradient_checkpointing,
     )  # fmt: skip
-    x0 = environment.encode(images).cpu()
-    task = room.progress.task(f"{room.title} · {name} · fine-tune", total=settings.steps * settings.batch_size)
+    with needing("generator.batch_size", environment.batch_size):
+        x0 = torch.cat([environment.encode(part).cpu() for part in _batches(best, environment.batch_size)])
+    x0 = x0.repeat(2, *[1] * (x0.ndim - 1)) if both else x0
+    task = room.progress.task(f"{room.title} · {name} · fine-tune", total=steps * settings.batch_size)
 
     def some(steps: range) -> list[dict[str, float]]:
-        losses = finetune(
-            learner, captions, x0, steps=steps, batch_size=settings.batch_size, seed=seed,
-            caption_dropout=settings.caption_dropout, advance=lambda n: room.progress.advance(task, n),
-        )  # fmt: skip
+        with needing("finetune.batch_size / finetune.accumulation", settings.batch_size // settings.accumulation):
+            losses = finetune(
+                learner, captions, x0, steps=steps, batch_size=settings.batch_size, seed=seed,
+                accumulation=settings.accumulation, caption_dropout=settings.caption_dropout,
+                advance=lambda n: room.progress.advance(task, n),
+            )  # fmt: skip
         return [{"loss": loss} for loss in losses]
 
-    folder, _ = train_in_blocks(room, name, learner, settings.steps, settings.checkpoint_every, some)
-    return folder, len(set(map(id, images)))
+    folder, _ = train_in_blocks(room, name, learner, steps, settings.checkpoint_every, some)
+    return folder, len(best), steps
+
+
+def _batches(best: list[Winner], size: int) -> Iterator[list[Image.Image]]:
+    for start in range(0, len(best), size):
+        yield [next(rollouts.pictures(w.folder, "image", [w.row])) for w in best[start : start + size]]
+
+
+def draw(room: Room, environment: Environment) -> list[Path]:
+    """Draw and score the prompts of the recipe's data set: rollouts of a round 0, in which all are kept.
+
+    Where the data set has a score for each prompt only the best of each caption is drawn, as SPRO's winners are; where
+    it has none all are, and the reward tells the best. Each process draws its share.
+    """
+    recipe: ImageRecipe = room.recipe
+    studio = Studio(recipe, environment)
+    chosen = _best(room.seeds("prompts"))
+    names = {seed.caption: seed.seed_id for seed in reversed(chosen)}  # of one caption, one winner
+
+    def make(folder: Path, some: list[seeds.Seed]) -> None:
+        share = parallel.share_of(len(some))
+        mine = some[share.start : share.stop]
+        task = room.progress.task(f"{room.title} · draw the prompts", total=len(mine))
+        numbers = [derive(recipe.seed, recipe.objective, seed.seed_id, "prompts") for seed in mine]
+        images = studio.render([s.prompt for s in mine], numbers, lambda n: room.progress.advance(task, n))
+        scores = studio.rewards.score(images, [Brief(s.caption, s.prompt, context=s.context) for s in mine])
+        rows = [
+            {"seed_id": names[s.caption], "base_caption": s.caption, "prompt": s.prompt, "image": image, "round": 0,
+             "image_seed": number, "total": score["total"], "kept": True}
+            for s, image, number, score in zip(mine, images, numbers, scores, strict=True)
+        ]  # fmt: skip
+        schema = {key: rollouts.ROLLOUT[key] for key in DRAWN}
+        rollouts.write(rows, schema, folder, parallel.rank(), parallel.world())
+
+    folders = []
+    for i, start in enumerate(range(0, len(chosen), PART)):
+        some = chosen[start : start + PART]
+        folders.append(room.do(f"drawn/part-{i:05d}", lambda folder, some=some: make(folder, some)))
+    return folders
+
+
+def _best(found: list[seeds.Seed]) -> list[seeds.Seed]:
+    """Of each caption the prompt with the highest score; all of them where there are no scores."""
+    if any(seed.score is None for seed in found):
+        return found
+    best: dict[str, seeds.Seed] = {}
+    for seed in found:
+        if seed.caption not in best or seed.score > best[seed.caption].score:
+            best[seed.caption] = seed
+    return list(best.values())
 
 
 def run(room: Room) -> None:
-    """Fine-tune on the winners of the rollouts that the recipe names; leaves the generator under ``v1``."""
+    """Fine-tune on the winners that the recipe names; leaves the generator under ``v1``."""
     recipe: ImageRecipe = room.recipe
-    rows = [row for repo in recipe.rollouts for row in rollouts.read(pull(repo.repo, "dataset", repo.revision))]
-    folder, pictures = train(room, "fine-tune", open_environment(recipe.generator), rows)
+    environment = open_environment(recipe.generator)
+    if recipe.prompts:
+        folders, datasets = draw(room, environment), [recipe.prompts.source]
+    else:
+        folders = [pull(repo.repo, "dataset", repo.revision) for repo in recipe.rollouts]
+        datasets = list(dict.fromkeys(r.repo for r in recipe.rollouts))
+    folder, pictures, steps = train(room, "fine-tune", environment, folders)
     if parallel.first():
-        publish.generator(room, "v1", folder, pictures, list(dict.fromkeys(r.repo for r in recipe.rollouts)))
+        publish.generator(room, "v1", folder, pictures, steps, datasets)

@@ -6,7 +6,7 @@ guider plays against the newest generator, and the generator then learns the pic
 
 from __future__ import annotations
 
-from spro_hf import rollouts
+from spro_hf import parallel
 from spro_hf.models import pinned
 from spro_hf.schema import MultimodalRecipe
 from spro_hf.stages import image, publish
@@ -20,20 +20,25 @@ def run(room: Room) -> None:
     recipe: MultimodalRecipe = room.recipe
     adapter = recipe.guider.adapter
     guider, name = open_guider(recipe.guider), pinned(adapter.repo, adapter.revision)
-    environment, seats = open_environment(recipe.generator), seat_all(recipe)
+    environment, seats = open_environment(recipe.generator), seat_all(room) if recipe.rounds else []
     newest, trained = publish.inputs(room), {"guider": None, "generator": None}
     studio = Studio(recipe, environment, recipe.select, newest["generator"].pinned)
     for step in range(recipe.rounds):
         number = recipe.first_round + step
         folder = play(room, number, seats, studio, guider, name)
-        rows = rollouts.read(folder / "rollouts")
-        made = publish.round(room, number, folder, rows)
+        made = publish.by_first(lambda folder=folder, number=number: publish.round(room, number, folder))
         guider, name = open_guider(recipe.guider, str(folder / "guider")), made.pinned
-        advance_seats(seats, rows, recipe.carry)
-        tuned, pictures = image.train(room, f"generator-v{step + 2}", environment, rows)
-        generator = publish.generator(room, f"v{step + 2}", tuned, pictures, [recipe.push["rollouts"]])
+        advance_seats(seats, folder / "rollouts", recipe.carry)
+        tuned, pictures, steps = image.train(room, f"generator-v{step + 2}", environment, [folder / "rollouts"])
+        tag = f"v{step + 2}"
+        generator = publish.by_first(
+            lambda tag=tag, told=(tuned, pictures, steps): publish.generator(
+                room, tag, *told, [recipe.push["rollouts"]]
+            )
+        )
         newest = {"guider": made, "generator": generator}
         trained = {"guider": str(folder / "guider"), "generator": str(tuned / "generator")}
         environment = open_environment(recipe.generator, trained["generator"])
         studio = studio.at(environment, newest["generator"].pinned)
-    publish.pipeline(room, "v1", newest, trained["guider"], trained["generator"])
+    if parallel.first():
+        publish.pipeline(room, "v1", newest, trained["guider"], trained["generator"])

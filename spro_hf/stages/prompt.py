@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from spro_hf import rollouts
 from spro_hf.models import pinned
 from spro_hf.schema import PromptRecipe
 from spro_hf.stages import publish
@@ -14,7 +13,7 @@ from spro_hf.stages.studio import Studio, open_environment, open_guider
 def run(room: Room) -> None:
     """Play the recipe's rounds; each leaves rollouts, pairs and a guider adapter on the Hub under ``round-<k>``."""
     recipe: PromptRecipe = room.recipe
-    seats = seat_all(recipe)
+    seats = seat_all(room)
     lora = recipe.generator.lora
     studio = Studio(
         recipe, open_environment(recipe.generator), recipe.select, pinned(lora.repo, lora.revision) if lora else None
@@ -24,8 +23,7 @@ def run(room: Room) -> None:
     guider = open_guider(recipe.guider)
     for number in range(1, recipe.rounds + 1):
         folder = play(room, number, seats, studio, guider, name)
-        rows = rollouts.read(folder / "rollouts")
-        made = publish.round(room, number, folder, rows)
+        made = publish.by_first(lambda folder=folder, number=number: publish.round(room, number, folder))
         # from disk, also when it was made just now: a run that was interrupted goes on from exactly the same weights
         guider, name = open_guider(recipe.guider, str(folder / "guider")), made.pinned
-        advance_seats(seats, rows, recipe.carry)
+        advance_seats(seats, folder / "rollouts", recipe.carry)

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from peft import PeftModel
+
 from spro_hf import parallel
+from spro_hf.diffusion.lora import has_lora
 from spro_hf.diffusion.pipeline import SPROPipeline
 from spro_hf.hub.artifacts import Artifact, resolve
 from spro_hf.hub.cards import fields, render_card
 from spro_hf.models import forget_paths
+from spro_hf.rollouts import read_told
 from spro_hf.schema import Guider, ImageRecipe, MultimodalRecipe, ReinforceRecipe
 from spro_hf.stages.room import Room
 from spro_hf.stages.studio import open_environment, open_guider
 
-LICENSE = "apache-2.0"
+ADAPTER_CONFIG = "adapter_config.json"
 NOTHING = {"results": [], "evaluated_on": ""}
 
 
@@ -24,7 +29,7 @@ def _card(room: Room, name: str, repo: str, tag: str, **given: Any) -> str:
     """Render a card; what every card may ask for is filled in from the recipe."""
     recipe = room.recipe
     common = {
-        "repo": repo, "tag": tag, "license": LICENSE, "objective": recipe.objective, "world": recipe.oracle,
+        "repo": repo, "tag": tag, "license": recipe.license, "objective": recipe.objective, "world": recipe.oracle,
         "reward": recipe.reward, "seed": recipe.seed,
     }  # fmt: skip
     return render_card(name, **{k: v for k, v in common.items() if k in fields(name)}, **given)
@@ -38,12 +43,15 @@ def _fresh(room: Room, name: str) -> Path:
     return folder
 
 
-def round(room: Room, number: int, step: Path, rows: list[dict[str, Any]]) -> Artifact:
-    """Push a round's rollouts, pairs and guider adapter under ``round-<number>``; returns the guider's artifact.
+def by_first(publish: Callable[[], Artifact]) -> Artifact:
+    """What the first process published, in every process."""
+    return parallel.share(publish() if parallel.first() else None)
 
-    ``rows`` are those of the step's rollouts.
-    """
+
+def round(room: Room, number: int, step: Path) -> Artifact:
+    """Push a round's rollouts, pairs and guider under ``round-<number>``; returns the guider's artifact."""
     recipe, push, tag = room.recipe, room.recipe.push, f"round-{number}"
+    rows = read_told(step / "rollouts")
     account = json.loads((step / "account.json").read_text())
     names = {"guider": rows[0]["guider"], "generator": rows[0]["generator"]}
     captions = len({row["seed_id"] for row in rows})
@@ -63,7 +71,7 @@ def round(room: Room, number: int, step: Path, rows: list[dict[str, Any]]) -> Ar
     card = _card(
         room, "guider", push["guider"], tag, round=number, base_model=recipe.guider.id, manner=_manner(recipe.guider),
         call=recipe.generator.call, generator=recipe.generator.id, method=recipe.learn.method, seeds=captions,
-        pairs=account["kept_pairs"], datasets=[push["pairs"]], **NOTHING,
+        pairs=account["kept_pairs"], datasets=[push["pairs"]], full=not (folder / ADAPTER_CONFIG).exists(), **NOTHING,
     )  # fmt: skip
     load = (
         "from spro_hf import Guider; "
@@ -81,16 +89,16 @@ def _manner(guider: Guider) -> str:
 
 def _portable(folder: Path, id: str, revision: str | None) -> None:
     """Let the adapter name its base model by id and revision, not by the folder it was loaded from here."""
-    file = folder / "adapter_config.json"
+    file = folder / ADAPTER_CONFIG
     if file.exists():
         config = json.loads(file.read_text())
         file.write_text(json.dumps(config | {"base_model_name_or_path": id, "revision": revision}, indent=2))
 
 
-def generator(room: Room, tag: str, step: Path, pictures: int, datasets: list[str]) -> Artifact:
-    """Push a generator that learned from so many winner pictures of these datasets under ``tag``."""
+def generator(room: Room, tag: str, step: Path, pictures: int, steps: int, datasets: list[str]) -> Artifact:
+    """Push a generator that learned in ``steps`` from so many winner pictures of these datasets under ``tag``."""
     recipe: ImageRecipe | MultimodalRecipe = room.recipe
-    full, told = recipe.finetune.lora is None, {"steps": recipe.finetune.steps, "pictures": pictures}
+    full, told = recipe.finetune.lora is None, {"steps": steps, "pictures": pictures}
     return _generator(room, "generator", tag, step, full, told | {"datasets": datasets})
 
 
@@ -153,10 +161,15 @@ def pipeline(room: Room, tag: str, newest: dict[str, Artifact], guider: str | No
     """Push guider and generator together as an ``SPROPipeline``; ``guider`` and ``lora`` are folders, None the inputs."""
     recipe, repo = room.recipe, room.recipe.push["pipeline"]
     folder = _fresh(room, "pipeline")
+    asked, drawn = open_guider(recipe.guider, guider), open_environment(recipe.generator, lora).pipe
+    # one all of whose weights were trained is named itself, in the place of what it began from
+    guider_at = (recipe.guider.id, recipe.guider.revision)
+    guider_at = guider_at if isinstance(asked.model, PeftModel) else (newest["guider"].repo, newest["guider"].tag)
+    base_at = (recipe.generator.id, recipe.generator.revision)
+    base_at = base_at if has_lora(drawn) else (newest["generator"].repo, newest["generator"].tag)
     SPROPipeline(
-        open_guider(recipe.guider, guider), open_environment(recipe.generator, lora).pipe, recipe.guider.id,
-        recipe.generator.id, recipe.guider.revision, recipe.generator.revision, recipe.generator.call,
-    ).save_pretrained(folder)  # fmt: skip
+        asked, drawn, guider_at[0], base_at[0], guider_at[1], base_at[1], recipe.generator.call
+    ).save_pretrained(folder)
     card = _card(
         room, "pipeline", repo, tag, base_model=[recipe.guider.id, recipe.generator.id], rounds=recipe.rounds,
         guider=newest["guider"].pinned, generator=newest["generator"].pinned, **NOTHING,

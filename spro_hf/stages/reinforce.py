@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from spro_hf import parallel, seeds
+from spro_hf import parallel
 from spro_hf.advantages import advantages
 from spro_hf.diffusion.environment import Environment, denoiser_name
 from spro_hf.diffusion.learner import Learner
@@ -18,6 +18,8 @@ from spro_hf.diffusion.player import Play, Trajectory
 from spro_hf.diffusion.policy import improve, plan
 from spro_hf.diffusion.schedule import family, noisy
 from spro_hf.errors import UserError
+from spro_hf.memory import needing
+from spro_hf.rewards import Brief
 from spro_hf.schema import ReinforceRecipe
 from spro_hf.stages import publish
 from spro_hf.stages.blocks import train_in_blocks
@@ -93,7 +95,9 @@ class Game:
         self.room, self.recipe, self.studio, self.learner = room, room.recipe, studio, learner
         # before anything is restored: the weights that the KL holds on to
         self.start = learner.copy() if self.recipe.policy.kl else {}
-        self.captions = [s.caption for s in seeds.load(self.recipe.seeds, self.recipe.seed)]
+        found = room.seeds()
+        self.captions = [s.caption for s in found]
+        self.contexts = {s.caption: s.context for s in found}
 
     def play(self, steps: range) -> list[dict[str, Any]]:
         """Train for ``steps``; tells of each how its pictures scored and what the update did."""
@@ -130,7 +134,8 @@ class Game:
             rows = torch.isin(groups, torch.tensor(alive)).nonzero().flatten().numpy()
             mixed = np.random.default_rng(derive(recipe.seed, "parts", step)).permutation(rows)
             parts = [sorted(map(int, part)) for part in np.array_split(mixed, policy.updates) if len(part)]
-            told = improve(self.learner, self.start, trajectory, worth, parts, policy, learned)
+            with needing("policy.batch_size", policy.batch_size):
+                told = improve(self.learner, self.start, trajectory, worth, parts, policy, learned)
         spent = parallel.gather([(environment.calls - asked, time.process_time() - began[1])])
         return {
             "step": step + 1, "pictures": len(scores), "skipped": recipe.prompts - len(alive), **told,
@@ -150,10 +155,12 @@ class Game:
             noise = [self.noise(step, row) for row in rows]
             shared = self.recipe.policy.shared_noise
             begin = [self.noise(step, row - row % group) for row in rows] if shared else noise
-            pictures, trajectory = environment.record(texts, begin, play, step_seeds=noise)
+            with needing("generator.batch_size", environment.batch_size):
+                pictures, trajectory = environment.record(texts, begin, play, step_seeds=noise)
             parts.append(trajectory)
             measures = self.studio.measure(pictures, texts)
-            scored = self.studio.rewards.score(pictures, texts)
+            briefs = [Brief(text, text, context=self.contexts[text]) for text in texts]
+            scored = self.studio.rewards.score(pictures, briefs)
             scores += [score | measure for score, measure in zip(scored, measures, strict=True)]
         return Trajectory.join(parts), scores
 

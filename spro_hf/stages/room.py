@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from spro_hf.hub.artifacts import Artifact, push, resolve, write_lineage
+from spro_hf.models import pinned
 from spro_hf.recipe import dump
 from spro_hf.report.progress import Progress
 from spro_hf.schema import Recipe
-from spro_hf.seeds import digest
+from spro_hf.seeds import Seed, digest, load
 from spro_hf.steps import Steps, write_whole
 
 
@@ -36,9 +37,21 @@ class Room:
             {"what": name, "repo": where[0], "kind": where[1], "revision": where[2], "commit": inputs[name]}
             for name, where in self.recipe.inputs.items()
         ]
+        self._seeds: dict[str, list[Seed]] = {}
+        self.models = {field: pinned(id, revision) for field, id, revision in self.recipe.models}
         self.resolved = _resolved(self.recipe)
-        self.steps = Steps(self.folder, {"recipe": self.resolved, "inputs": inputs, "hub": self.hub}, self.together)
+        identity = {"recipe": self.resolved, "inputs": inputs, "models": self.models, "hub": self.hub}
+        self.steps = Steps(self.folder, identity, self.together)
         self.title = f"{self.recipe.objective} · {self.recipe.stage}"
+
+    def seeds(self, name: str = "seeds") -> list[Seed]:
+        """The seeds of a field of the recipe; those of the Hub at the commit that the lineage names."""
+        if name not in self._seeds:
+            given = getattr(self.recipe, name)
+            commit = next((i["commit"] for i in self.inputs if i["what"] == name), None)
+            given = replace(given, revision=commit) if commit else given
+            self._seeds[name] = load(given, self.recipe.seed, name)
+        return self._seeds[name]
 
     def do(self, name: str, make: Callable[[Path], None]) -> Path:
         """A finished step's folder; see ``Steps.do``."""
@@ -58,9 +71,10 @@ class Room:
             {"what": "made before", "repo": a.repo, "kind": a.kind, "revision": a.tag, "commit": a.revision}
             for a in used
         ]
-        write_lineage(folder, recipe=self.resolved, inputs=inputs, seed=self.recipe.seed, extra={"tag": tag})
+        write_lineage(folder, recipe=self.resolved, inputs=inputs, seed=self.recipe.seed,
+                      extra={"tag": tag, "models": self.models})  # fmt: skip
         (folder / "README.md").write_text(card, encoding="utf-8")
-        artifact = push(folder, repo, kind, tag, f"{self.title}: {what} {tag}")
+        artifact = push(folder, repo, kind, tag, f"{self.title}: {what} {tag}", self.recipe.private)
         note = {"repo": repo, "type": kind, "tag": tag, "revision": artifact.revision, "what": what, "load": load}
         write_whole(file, json.dumps(note))
         return artifact

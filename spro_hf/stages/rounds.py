@@ -1,17 +1,26 @@
-"""One round of self-play: propose, render, score, filter, pair, learn. Shared by SPRO-Prompt and by co-evolution."""
+"""One round of self-play: propose, render, score, filter, pair, learn. Shared by SPRO-Prompt and by co-evolution.
+
+A round is played in parts of ``recipe.part`` seeds. Each part is a finished step of the run, so that a round of days goes
+on where it was, and pictures of more than a part are never in memory.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from spro_hf import rollouts, seeds
+from PIL.Image import Image
+
+from spro_hf import parallel, rollouts
 from spro_hf.errors import UserError
 from spro_hf.guider import learn
 from spro_hf.guider.guider import Guider, Task
+from spro_hf.memory import needing
 from spro_hf.schema import PromptRecipe
 from spro_hf.stages.room import Room
 from spro_hf.stages.studio import Seat, Studio
@@ -21,9 +30,9 @@ from spro_hf.steps import derive
 Rows = list[dict[str, Any]]
 
 
-def seat_all(recipe: PromptRecipe) -> list[Seat]:
+def seat_all(room: Room) -> list[Seat]:
     """The seats of a recipe's seeds; in the first round each guider sees the base caption and its picture."""
-    return [Seat(s.seed_id, s.caption, s.caption, None) for s in seeds.load(recipe.seeds, recipe.seed)]
+    return [Seat(s.seed_id, s.caption, s.caption, None, context=s.context, own_image=s.image) for s in room.seeds()]
 
 
 def play(room: Room, number: int, seats: list[Seat], studio: Studio, guider: Guider, guider_name: str) -> Path:
@@ -32,63 +41,122 @@ def play(room: Room, number: int, seats: list[Seat], studio: Studio, guider: Gui
     The guider learns within: it is changed in place and saved. The reference of DPO is the guider as it came in.
     """
     recipe, title = room.recipe, f"{room.title} · round {number}"
+    for seat in seats:
+        seat.image_seed = derive(recipe.seed, recipe.objective, seat.seed_id, "round", number)
 
     def make(folder: Path) -> None:
-        for seat in seats:
-            seat.image_seed = derive(recipe.seed, recipe.objective, seat.seed_id, "round", number)
-        studio.prepare(seats, room.progress, title)
-        told: dict[str, Any] = {}
+        training, told = folder / "training", None
         if recipe.learn.method == "grpo":
-            rows, told = _grpo(room, number, seats, studio, guider, folder / "training", title)
-            pairs = studio.choose(rows)
+            played, told = _grpo(room, number, seats, studio, guider, training, title)
         else:
-            rows = _propose(room, number, seats, studio, guider, title)
-            pairs = studio.choose(rows)
-            told = _learn_from(room, number, seats, pairs, guider, folder / "training", title)
+            played = _propose(room, number, seats, studio, guider, title)
+        rows = [row for part in played for row in rollouts.read_told(part)]
+        pairs = studio.choose(rows)
         for row in rows:
             row |= {"round": number, "guider": guider_name}
-        guider.save(folder / "guider")
-        rollouts.write(rows, rollouts.ROLLOUT, folder / "rollouts")
-        rollouts.write([_preference(room, guider, *pair) for pair in pairs], rollouts.PAIR, folder / "pairs")
-        (folder / "account.json").write_text(json.dumps(account(rows, len(pairs)) | {"training": told}, indent=1))
+        if parallel.first():
+            _settle(played, rows, folder / "rollouts")
+        parallel.barrier()
+        if told is None:
+            told = _learn_from(room, number, rows, pairs, folder / "rollouts", guider, training, title)
+        if parallel.first():
+            guider.save(folder / "guider")
+            told_pairs = _preferences(room, guider, rows, pairs, folder / "rollouts")
+            rollouts.write_in_parts(told_pairs, rollouts.PAIR, folder / "pairs", recipe.part, len(pairs))
+            (folder / "account.json").write_text(json.dumps(account(rows, len(pairs)) | {"training": told}, indent=1))
 
-    return room.do(f"round-{number}", make)
-
-
-def _propose(room: Room, number: int, seats: list[Seat], studio: Studio, guider: Guider, title: str) -> Rows:
-    recipe = room.recipe
-    task = room.progress.task(f"{title} · propose", total=len(seats) * len(recipe.temperatures))
-    replies = guider.reply(
-        [seat.task(recipe.objective) for seat in seats],
-        list(recipe.temperatures),
-        derive(recipe.seed, recipe.objective, "replies", number),
-        lambda n: room.progress.advance(task, n),
-    )
-    asked = [(seat, i, reply) for seat, row in zip(seats, replies, strict=True) for i, reply in enumerate(row)]
-    return studio.judge(asked, room.progress, title)
+    folder = room.do(f"round-{number}", make)
+    if parallel.first():
+        shutil.rmtree(
+            room.folder / f"playing-{number}", ignore_errors=True
+        )  # its rows stand in the round's rollouts now
+    return folder
 
 
-def _learn_from(room: Room, number: int, seats: list[Seat], pairs: list, guider: Guider, folder: Path, title: str):
+def _propose(room: Room, number: int, seats: list[Seat], studio: Studio, guider: Guider, title: str) -> list[Path]:
+    """The round's candidates, a folder of rows for each part of the seats, of which each process plays its share."""
+    recipe, parts = room.recipe, []
+    starts = range(0, len(seats), recipe.part)
+    for i, start in enumerate(starts):
+        some = seats[start : start + recipe.part]
+        said = title if len(starts) == 1 else f"{title} · part {i + 1} of {len(starts)}"
+
+        def make(folder: Path, some: list[Seat] = some, i: int = i, said: str = said) -> None:
+            share = parallel.share_of(len(some))
+            some = some[share.start : share.stop]
+            studio.prepare(some, room.progress, said)
+            task = room.progress.task(f"{said} · propose", total=len(some) * len(recipe.temperatures))
+            with needing("guider.batch_size", recipe.guider.batch_size):
+                replies = guider.reply(
+                    [seat.task(recipe.objective) for seat in some],
+                    list(recipe.temperatures),
+                    derive(recipe.seed, recipe.objective, "replies", number) + i * parallel.world() + parallel.rank(),
+                    lambda n: room.progress.advance(task, n),
+                )
+            asked = [(seat, j, reply) for seat, row in zip(some, replies, strict=True) for j, reply in enumerate(row)]
+            _write(studio.judge(asked, room.progress, said), folder)
+            for seat in some:
+                seat.forget_pictures()
+
+        parts.append(room.do(f"playing-{number}/part-{i:05d}", make))
+    return parts
+
+
+def _write(rows: Rows, folder: Path) -> None:
+    """Rows of a round that is not over: which are kept, and the round's own columns, come with ``_settle``."""
+    rows = [row | {"round": 0, "guider": ""} for row in rows]
+    rollouts.write(rows, rollouts.ROLLOUT, folder, parallel.rank(), parallel.world())
+
+
+def _settle(played: list[Path], rows: Rows, folder: Path) -> None:
+    """Write the round's rollouts: the parts' pictures with what was decided over all of them."""
+    start, found = 0, [file for part in played for file in rollouts.files(part)]
+    for i, file in enumerate(found):
+        some = rows[start : start + rollouts.count(file)]
+        start += len(some)
+        values = {name: [row[name] for row in some] for name in ("kept", "why", "round", "guider")}
+        rollouts.amend(file, i, len(found), values, folder)
+
+
+def _learn_from(
+    room: Room, number: int, rows: Rows, pairs: list, played: Path, guider: Guider, folder: Path, title: str
+) -> dict[str, float]:
     recipe = room.recipe
     if not pairs:
         raise UserError(
-            f"{title}: no pair is left to learn from; lower select.min_similarity, choose another select.gain, or give "
-            "more seeds."
+            f"{title}: no pair is left to learn from ({_reasons(rows)}); lower select.min_similarity, choose another "
+            "select.gain, or give more seeds."
         )
-    tasks = {seat.seed_id: seat.task(recipe.objective) for seat in seats}
     seed = derive(recipe.seed, recipe.objective, "learn", number)
-    lora = dataclasses.asdict(recipe.learn.lora)
+    lora = recipe.learn.lora and dataclasses.asdict(recipe.learn.lora)
     room.progress.say(f"{title} · {recipe.learn.method} on {len(pairs)} pairs")
-    if recipe.learn.method == "sft":
-        examples = [(tasks[w["seed_id"]], w["reply"]) for w, _ in pairs]
-        return learn.learn_sft(guider, examples, recipe.learn.trainer, folder, seed, lora)
-    lessons = [learn.Pair(tasks[w["seed_id"]], w["reply"], loser["reply"]) for w, loser in pairs]
-    return learn.learn_dpo(guider, lessons, recipe.learn.trainer, folder, seed, lora)
+    shown = rollouts.pictures(played, "image_in", [w for w, _ in pairs])
+    tasks = [_task(recipe, rows[w], image) for (w, _), image in zip(pairs, shown, strict=True)]
+    with needing(f"learn.{recipe.learn.method}.per_device_train_batch_size"):
+        if recipe.learn.method == "sft":
+            examples = [(task, rows[w]["reply"]) for task, (w, _) in zip(tasks, pairs, strict=True)]
+            return learn.learn_sft(guider, examples, recipe.learn.trainer, folder, seed, lora)
+        lessons = [
+            learn.Pair(task, rows[w]["reply"], rows[loser]["reply"])
+            for task, (w, loser) in zip(tasks, pairs, strict=True)
+        ]
+        return learn.learn_dpo(guider, lessons, recipe.learn.trainer, folder, seed, lora)
+
+
+def _task(recipe: PromptRecipe, row: dict[str, Any], image: Image) -> Task:
+    """What the guider was asked when it gave the row's reply."""
+    return Task(image, row["caption_in"], recipe.objective, json.loads(row["context"]))
+
+
+def _reasons(rows: Rows) -> str:
+    counted = Counter(row["why"] or "kept" for row in rows)
+    return ", ".join(f"{count} × {why}" for why, count in counted.most_common(3))
 
 
 def _grpo(room: Room, number: int, seats: list[Seat], studio: Studio, guider: Guider, folder: Path, title: str):
     """GRPO draws its own replies: the studio sits inside its reward function, and all that it drew is the rollout."""
     recipe, rows = room.recipe, []
+    studio.prepare(seats, room.progress, title)
     tasks = [seat.task(recipe.objective) for seat in seats]
     drawn: Counter[str] = Counter()
     at = {id(task): seat for task, seat in zip(tasks, seats, strict=True)}
@@ -107,36 +175,46 @@ def _grpo(room: Room, number: int, seats: list[Seat], studio: Studio, guider: Gu
             for row in new
         ]
 
-    lora = dataclasses.asdict(recipe.learn.lora)
+    lora = recipe.learn.lora and dataclasses.asdict(recipe.learn.lora)
     room.progress.say(f"{title} · grpo on {len(seats)} seeds")
     seed = derive(recipe.seed, recipe.objective, "learn", number)
-    return rows, learn.learn_grpo(guider, tasks, reward, recipe.learn.trainer, folder, seed, lora)
+    with needing("learn.grpo.per_device_train_batch_size"):
+        told = learn.learn_grpo(guider, tasks, reward, recipe.learn.trainer, folder, seed, lora)
+    _write(rows, folder / "drawn")
+    parallel.barrier()
+    for seat in seats:
+        seat.forget_pictures()
+    return [folder / "drawn"], told
 
 
-def advance_seats(seats: list[Seat], rows: Rows, carry: float) -> None:
+def advance_seats(seats: list[Seat], played: Path, carry: float) -> None:
     """The next round sees the last round's prompt and picture: of each seed, its best candidate that kept its likeness.
 
     The first ``carry`` (a share) of the seats go on so, the others begin again from their base caption.
 
     A seed whose candidates were all dropped is shown again what it was shown before. The paper does not say which
-    candidate goes on.
+    candidate goes on. ``played`` is the folder of the last round's rollouts.
     """
-    best: dict[str, dict[str, Any]] = {}
-    before = {row["seed_id"]: row for row in rows}
-    for row in rows:
-        if row["parsed"] and not row["why"].startswith("similarity"):
-            held = best.get(row["seed_id"])
-            if held is None or row["total"] > held["total"]:
-                best[row["seed_id"]] = row
+    rows = rollouts.read_told(played)
+    best: dict[str, int] = {}
+    before: dict[str, int] = {}
+    for i, row in enumerate(rows):
+        seed = row["seed_id"]
+        before[seed] = i
+        better = seed not in best or row["total"] > rows[best[seed]]["total"]
+        if row["parsed"] and not row["why"].startswith("similarity") and better:
+            best[seed] = i
     for i, seat in enumerate(seats):
+        seat.forget_pictures()
+        seat.shown_prompt, seat.shown_at = seat.caption, None
         if i >= carry * len(seats):
-            seat.shown_prompt, seat.shown_image = seat.caption, None
-        elif seat.seed_id in best:
-            seat.shown_prompt, seat.shown_image = best[seat.seed_id]["prompt"], best[seat.seed_id]["image"]
+            continue
+        if seat.seed_id in best:
+            row = best[seat.seed_id]
+            seat.shown_prompt, seat.shown_at = rows[row]["prompt"], (played, "image", row)
         elif seat.seed_id in before:  # from the row, not from the seat: a resumed run has no other memory
-            seat.shown_prompt, seat.shown_image = before[seat.seed_id]["caption_in"], before[seat.seed_id]["image_in"]
-        else:  # GRPO did not draw it
-            seat.shown_prompt, seat.shown_image = seat.caption, None
+            row = before[seat.seed_id]
+            seat.shown_prompt, seat.shown_at = rows[row]["caption_in"], (played, "image_in", row)
 
 
 def account(rows: Rows, pairs: int) -> dict[str, Any]:
@@ -158,12 +236,20 @@ def account(rows: Rows, pairs: int) -> dict[str, Any]:
     }
 
 
-def _preference(room: Room, guider: Guider, winner: dict, loser: dict) -> dict[str, Any]:
-    task = Task(winner["image_in"], winner["caption_in"], room.recipe.objective)
-    return {
-        "seed_id": winner["seed_id"], "objective": winner["objective"], "prompt": guider.messages(task),
-        "images": [winner["image_in"]], "chosen": [{"role": "assistant", "content": winner["reply"]}],
-        "rejected": [{"role": "assistant", "content": loser["reply"]}], "image_chosen": winner["image"],
-        "image_rejected": loser["image"], "score_chosen": winner["total"], "score_rejected": loser["total"],
-        "base_caption": winner["base_caption"], "image_seed": winner["image_seed"],
-    }  # fmt: skip
+def _preferences(
+    room: Room, guider: Guider, rows: Rows, pairs: list[tuple[int, int]], played: Path
+) -> Iterator[dict[str, Any]]:
+    """The round's pairs as TRL takes them, with their pictures, one by one."""
+    winners, losers = [w for w, _ in pairs], [loser for _, loser in pairs]
+    pictures = [("image_in", winners), ("image", winners), ("image", losers)]
+    read = [rollouts.pictures(played, column, numbers) for column, numbers in pictures]
+    for (w, loser), (shown, won, lost) in zip(pairs, zip(*read, strict=True), strict=True):
+        winner, beaten = rows[w], rows[loser]
+        task = _task(room.recipe, winner, shown)
+        yield {
+            "seed_id": winner["seed_id"], "objective": winner["objective"], "prompt": guider.messages(task),
+            "images": [shown], "chosen": [{"role": "assistant", "content": winner["reply"]}],
+            "rejected": [{"role": "assistant", "content": beaten["reply"]}], "image_chosen": won,
+            "image_rejected": lost, "score_chosen": winner["total"], "score_rejected": beaten["total"],
+            "base_caption": winner["base_caption"], "image_seed": winner["image_seed"],
+        }  # fmt: skip

@@ -5,21 +5,26 @@ from __future__ import annotations
 import copy
 import io
 import json
+from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from spro_hf import parallel, rewards
-from spro_hf.diffusion.environment import Environment, load_generator
+from spro_hf.diffusion.environment import INDEX, Environment, load_generator
 from spro_hf.diffusion.lora import load_lora, switched
 from spro_hf.guider.guider import Guider, Task
 from spro_hf.guider.instructions import Reply
 from spro_hf.hub.artifacts import pull
-from spro_hf.models import locate, pinned
+from spro_hf.memory import needing
+from spro_hf.models import pinned
 from spro_hf.parts import Guider as GuiderSpec
 from spro_hf.report.progress import Progress
+from spro_hf.rewards import Brief
+from spro_hf.rollouts import pictures
 from spro_hf.schema import Generator, Recipe, Select
 from spro_hf.selection import Candidate, select
 from spro_hf.tiny.oracle import Oracle, subject_kept
@@ -29,38 +34,58 @@ from spro_hf.tiny.world import alignment, read
 
 @dataclass
 class Seat:
-    """One seed at the table: its caption, and the prompt and picture that the guider is shown this round."""
+    """One seed at the table: its caption, and the prompt and picture that the guider is shown this round.
+
+    ``own_image`` reads the base picture of a seed set that has pictures. ``shown_at`` says where the picture to be shown
+    lies, as folder, column and row of the last round's rollouts; without it that is the base picture.
+    """
 
     seed_id: str
     caption: str
     shown_prompt: str
     shown_image: Image.Image | None
     base_image: Image.Image | None = None
-    base_total: float = 0.0
+    base_scores: dict[str, float] = field(default_factory=lambda: {"total": 0.0})
     image_seed: int = 0
+    context: Mapping[str, str] = field(default_factory=dict)
+    own_image: Callable[[], Image.Image] | None = None
+    shown_at: tuple[Path, str, int] | None = None
 
     def task(self, objective: str) -> Task:
         """What the guider is asked."""
-        return Task(self.shown_image, self.shown_prompt, objective)
+        return Task(self.shown_image, self.shown_prompt, objective, self.context)
+
+    def brief(self, prompt: str = "") -> Brief:
+        """What the rewards are told of a picture drawn for this seed."""
+        return Brief(self.caption, prompt, self.base_image, self.context)
+
+    def forget_pictures(self) -> None:
+        """Give the memory of its pictures back; they are read or drawn again when they are needed."""
+        self.shown_image = self.base_image = None
 
 
-def open_guider(spec: GuiderSpec, adapter: str | None = None) -> Guider:
-    """The guider of a recipe with the adapter it names, or with the one in the folder ``adapter``."""
-    if adapter is None and spec.adapter:
-        adapter = str(pull(spec.adapter.repo, "model", spec.adapter.revision))
-    return Guider.load(
-        locate(spec.id, spec.revision), adapter=adapter, style=spec.style, reasoning=spec.reasoning,
-        word_limit=spec.word_limit, max_new_tokens=spec.max_new_tokens, batch_size=spec.batch_size,
-    )  # fmt: skip
+def open_guider(spec: GuiderSpec, trained: str | None = None) -> Guider:
+    """The guider of a recipe as its ``adapter`` has it, or as the folder ``trained`` has it."""
+    if trained is None and spec.adapter:
+        trained = str(pull(spec.adapter.repo, "model", spec.adapter.revision))
+    with needing("guider.id", spec.id):
+        return Guider.load(
+            spec.id, spec.revision, adapter=trained, device=spec.device, dtype=spec.dtype, style=spec.style,
+            reasoning=spec.reasoning, word_limit=spec.word_limit, max_new_tokens=spec.max_new_tokens,
+            batch_size=spec.batch_size, backend=spec.backend,
+        )  # fmt: skip
 
 
-def open_environment(spec: Generator, lora: str | None = None) -> Environment:
-    """The generator of a recipe with the LoRA it names, or with the one in the folder ``lora``."""
-    pipe = load_generator(spec.id, spec.revision, parallel.device(), spec.dtype, spec.scheduler)
-    if lora is None and spec.lora:
-        lora = str(pull(spec.lora.repo, "model", spec.lora.revision))
-    if lora:
-        load_lora(pipe, lora)
+def open_environment(spec: Generator, trained: str | None = None) -> Environment:
+    """The generator of a recipe as its ``lora`` has it, or as the folder ``trained`` has it: a LoRA, or a whole pipeline."""
+    if trained is None and spec.lora:
+        trained = str(pull(spec.lora.repo, "model", spec.lora.revision))
+    whole = trained is not None and (Path(trained) / INDEX).is_file()
+    id, revision = (trained, None) if whole else (spec.id, spec.revision)
+    with needing("generator.id", spec.id):
+        pipe = load_generator(id, revision, parallel.device(), spec.dtype, spec.scheduler)
+        if trained and not whole:
+            load_lora(pipe, trained)
     return Environment(pipe, spec.call, spec.batch_size)
 
 
@@ -90,24 +115,44 @@ class Studio:
         recipe = self.recipe
         return {
             "generator": pinned(recipe.generator.id, recipe.generator.revision) + (f" + {lora}" if lora else ""),
-            "scorers": json.dumps({n: pinned(s["id"], s.get("revision")) for n, s in recipe.scorers.items()}),
+            "scorers": json.dumps(
+                {n: pinned(s["id"], s.get("revision")) if "id" in s else n for n, s in recipe.scorers.items()}
+            ),
         }
 
     def prepare(self, seats: list[Seat], progress: Progress, title: str) -> None:
-        """Render and score every seat's base caption under its image seed; a first-time guest is shown that picture.
+        """Give every seat its base picture, scored, and the picture that the guider is to be shown.
 
-        Base pictures come from the plain generator, without its LoRA: the likeness of a candidate is measured against
-        where its seed began, so that co-evolution cannot drift away in small steps.
+        The base picture is the seed set's own, or is drawn from the base caption under the seat's image seed by the plain
+        generator, without its LoRA: the likeness of a candidate is measured against where its seed began, so that
+        co-evolution cannot drift away in small steps.
         """
+        drawn = [seat for seat in seats if seat.own_image is None]
         task = progress.task(f"{title} · base pictures", total=len(seats))
         with switched(self.environment.pipe, self.lora is None):
-            images = self.environment.render(
-                [s.caption for s in seats], [s.image_seed for s in seats], lambda n: progress.advance(task, n)
+            images = self.render(
+                [s.caption for s in drawn], [s.image_seed for s in drawn], lambda n: progress.advance(task, n)
             )
-        scores = self.rewards.score(images, [s.caption for s in seats])
-        for seat, image, score in zip(seats, images, scores, strict=True):
-            seat.base_image, seat.base_total = image, score["total"]
-            seat.shown_image = seat.shown_image or image
+        for seat, image in zip(drawn, images, strict=True):
+            seat.base_image = image
+        for seat in seats:
+            if seat.own_image is not None:
+                seat.base_image = seat.own_image()
+                progress.advance(task)
+        scores = self.rewards.score([s.base_image for s in seats], [s.brief() for s in seats])
+        for seat, score in zip(seats, scores, strict=True):
+            seat.base_scores = score
+            if seat.shown_at:
+                folder, column, row = seat.shown_at
+                seat.shown_image = next(pictures(folder, column, [row]))
+            seat.shown_image = seat.shown_image or seat.base_image
+
+    def render(
+        self, prompts: list[str], seeds: list[int], advance: Callable[[int], None] | None = None
+    ) -> list[Image.Image]:
+        """The environment's pictures of prompts, one for each seed."""
+        with needing("generator.batch_size", self.environment.batch_size):
+            return self.environment.render(prompts, seeds, advance)
 
     def judge(
         self, asked: list[tuple[Seat, int, Reply]], progress: Progress | None = None, title: str = ""
@@ -124,13 +169,14 @@ class Studio:
         drawn = dict(
             zip(
                 distinct,
-                self.environment.render([k[0] for k in distinct], [k[1] for k in distinct], advance),
+                self.render([k[0] for k in distinct], [k[1] for k in distinct], advance),
                 strict=True,
             )
         )
         images = [drawn[key] for key in keys]
         seats = [asked[i][0] for i in good]
-        scores = self.rewards.score(images, [s.caption for s in seats]) if images else []
+        briefs = [asked[i][0].brief(asked[i][2].prompt) for i in good]
+        scores = self.rewards.score(images, briefs) if images else []
         alike = (
             self.similarity(images, [s.base_image for s in seats]) if images and self.similarity else [1.0] * len(good)
         )
@@ -157,24 +203,30 @@ class Studio:
             for truth, request in zip(self.oracle.read(images), requests, strict=True)
         ]
 
-    def choose(self, rows: list[dict[str, Any]]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-        """Filter and pair a round's rows in place (``kept`` and ``why``); returns (winner, loser) rows."""
-        candidates = [
-            Candidate(i, r["seed_id"], r["total"], r["base_total"], r["similarity"])
-            for i, r in enumerate(rows)
-            if r["parsed"]
-        ]
-        pairs, why = select(candidates, self.filter_by.min_similarity, self.filter_by.gain)
+    def choose(self, rows: list[dict[str, Any]]) -> list[tuple[int, int]]:
+        """Filter and pair a round's rows in place (``kept`` and ``why``); returns the row numbers of winners and losers."""
+        candidates = []
+        for i, row in enumerate(rows):
+            if row["parsed"]:
+                now, base = json.loads(row["rewards"]), json.loads(row["base_rewards"])
+                gains = {name: now[name] - base[name] for name in now}
+                candidates.append(
+                    Candidate(i, row["seed_id"], row["total"], row["base_total"], row["similarity"], gains)
+                )
+        by = self.filter_by
+        pairs, why = select(candidates, by.min_similarity, by.gain, by.improve, by.most)
         for i, reason in why.items():
             rows[i] |= {"why": reason, "kept": not reason}
-        return [(rows[p.winner.row], rows[p.loser.row]) for p in pairs]
+        return [(p.winner.row, p.loser.row) for p in pairs]
 
     def _row(self, seat: Seat, candidate: int, reply: Reply) -> dict[str, Any]:
         return {
             "seed_id": seat.seed_id, "objective": self.recipe.objective, "candidate": candidate,
-            "base_caption": seat.caption, "caption_in": seat.shown_prompt, "image_in": seat.shown_image,
+            "base_caption": seat.caption, "context": json.dumps(dict(seat.context)),
+            "caption_in": seat.shown_prompt, "image_in": seat.shown_image,
             "reply": reply.text, "plan": list(reply.plan), "parsed": reply.prompt is not None,
             "problem": reply.problem or "", "prompt": reply.prompt or "", "image": None, "image_base": seat.base_image,
-            "image_seed": seat.image_seed, "rewards": "{}", "total": None, "base_total": seat.base_total,
+            "image_seed": seat.image_seed, "rewards": "{}", "total": None, "base_total": seat.base_scores["total"],
+            "base_rewards": json.dumps({k: v for k, v in seat.base_scores.items() if k != "total"}),
             "similarity": None, "measures": "{}", "kept": False, "why": reply.problem or "", **self.names,
         }  # fmt: skip

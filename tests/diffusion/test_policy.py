@@ -10,7 +10,7 @@ from spro_hf.diffusion.learner import Learner
 from spro_hf.diffusion.player import Play
 from spro_hf.diffusion.policy import improve, plan
 from spro_hf.errors import UserError
-from spro_hf.parts import Lora, Policy
+from spro_hf.methods import Lora, Policy
 
 PROMPTS = ["a red circle", "a blue square", "a red circle", "two green triangles"]
 CALL = {"num_inference_steps": 4, "guidance_scale": 2.5, "max_sequence_length": 0}

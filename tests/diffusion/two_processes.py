@@ -14,7 +14,7 @@ from spro_hf.diffusion.environment import Environment, load_generator
 from spro_hf.diffusion.learner import Learner
 from spro_hf.diffusion.player import Play
 from spro_hf.diffusion.policy import improve
-from spro_hf.parts import Policy
+from spro_hf.methods import Policy
 
 torch.set_num_threads(1)
 parallel.start()

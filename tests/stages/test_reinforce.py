@@ -12,6 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from spro_hf import rollouts
+
 from .conftest import RECIPES, spro
 
 FLOW = RECIPES / "reinforce" / "flow_grpo.yaml"
@@ -158,10 +160,24 @@ def test_mistakes_are_told_before_anything_is_drawn(changes, message, tmp_path):
     assert not (stage(out) / "train").exists()
 
 
-def test_stages_of_one_process_say_so(tmp_path):
-    process = torchrun("run", RECIPES / "1_prompt.yaml", "--out", tmp_path / "run")
-    assert process.returncode != 0
-    assert "stage 'prompt' runs in one process, and there are 2; start it without torchrun" in process.stderr
+def test_two_processes_play_a_round_between_them(tmp_path):
+    """Each plays its share of every part of the seeds; TRL trains the guider with both."""
+    out = tmp_path / "run"
+    small = ["rounds=1", "seeds.count=5", "part=3", "temperatures=[0.8,1.0,1.2]", "learn.dpo.num_train_epochs=1"]
+    changes = [x for change in small for x in ("--set", change)]
+    process = torchrun("run", RECIPES / "1_prompt.yaml", "--out", out, *changes)
+    assert process.returncode == 0, process.stderr[-3000:]
+    folder = out / "stages" / "01-aesthetics-prompt" / "round-1"
+    # five seeds in parts of three and two: shares of 1 and 2, then of 1 and 1, each with three candidates
+    assert [rollouts.count(file) for file in rollouts.files(folder / "rollouts")] == [3, 6, 3, 3]
+    played, account = rollouts.read_told(folder / "rollouts"), json.loads((folder / "account.json").read_text())
+    assert len({row["seed_id"] for row in played}) == 5 and len({row["reply"] for row in played}) > 10
+    assert (
+        sum(row["kept"] for row in played) == 2 * account["kept_pairs"] == 2 * len(rollouts.read_told(folder / "pairs"))
+    )
+    adapter = load_file(folder / "guider" / "adapter_model.safetensors")
+    assert all(value.abs().max() > 0 for name, value in adapter.items() if "lora_B" in name)
+    assert not (folder.parent / "playing-1").exists()
 
 
 def test_other_ways_to_learn_run_and_are_told(tmp_path):

@@ -1,13 +1,23 @@
 """Which prompt and picture a seat is shown next: read off the rows alone, so that a resumed run has the same memory."""
 
+import pytest
+
+from spro_hf import rollouts
 from spro_hf.stages.rounds import account, advance_seats
 from spro_hf.stages.studio import Seat
 
 
 def row(seed, total, prompt, why="", parsed=True):
-    return {"seed_id": seed, "parsed": parsed, "why": why, "total": total, "prompt": prompt, "image": f"picture of {prompt}",
-            "caption_in": f"{seed} before", "image_in": f"{seed}'s picture before", "base_total": 2.0, "measures": "{}",
+    return {"seed_id": seed, "parsed": parsed, "why": why, "total": total, "prompt": prompt, "image": None,
+            "caption_in": f"{seed} before", "image_in": None, "base_total": 2.0, "measures": "{}",
             "problem": "" if parsed else "empty prompt"}  # fmt: skip
+
+
+@pytest.fixture
+def played(tmp_path):
+    """A round's rollouts on disk."""
+    rollouts.write(ROWS, {name: rollouts.ROLLOUT[name] for name in ROWS[0]}, tmp_path)
+    return tmp_path
 
 
 def seats():
@@ -21,20 +31,21 @@ ROWS = [
 ]  # fmt: skip
 
 
-def test_the_best_that_kept_its_likeness_goes_on():
+def test_the_best_that_kept_its_likeness_goes_on(played):
     table = seats()
-    advance_seats(table, ROWS, carry=0.5)
-    assert (table[0].shown_prompt, table[0].shown_image) == ("a best", "picture of a best")
+    advance_seats(table, played, carry=0.5)
+    assert (table[0].shown_prompt, table[0].shown_at) == ("a best", (played, "image", 1))
     # all of b's were dropped: it is shown again what its rows say it was shown, whatever this process remembers
-    assert (table[1].shown_prompt, table[1].shown_image) == ("b before", "b's picture before")
+    assert (table[1].shown_prompt, table[1].shown_at) == ("b before", (played, "image_in", 4))
     # the half that is not carried begins again from the caption and a fresh picture
-    assert [(s.shown_prompt, s.shown_image) for s in table[2:]] == [("caption c", None), ("caption d", None)]
+    assert [(s.shown_prompt, s.shown_at) for s in table[2:]] == [("caption c", None), ("caption d", None)]
+    assert all(seat.shown_image is None for seat in table)
 
 
-def test_a_seat_that_was_never_drawn_begins_again():
+def test_a_seat_that_was_never_drawn_begins_again(played):
     table = seats()
-    advance_seats(table, ROWS, carry=1.0)
-    assert table[2].shown_prompt == "c good" and (table[3].shown_prompt, table[3].shown_image) == ("caption d", None)
+    advance_seats(table, played, carry=1.0)
+    assert table[2].shown_prompt == "c good" and (table[3].shown_prompt, table[3].shown_at) == ("caption d", None)
 
 
 def test_the_account_of_a_round_and_of_a_round_in_which_nothing_parsed():
