@@ -9,7 +9,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from spro_hf.methods import Finetune, Learn, Lora, Policy
-from spro_hf.parts import DTYPES, MODEL_FIELDS, OBJECTIVES, SCORERS, Generator, Guider, Repo, Seeds, Select, System, need
+from spro_hf.parts import (
+    DTYPES,
+    MODEL_FIELDS,
+    OBJECTIVES,
+    SCORERS,
+    Generator,
+    Guider,
+    Repo,
+    Seeds,
+    Select,
+    System,
+    need,
+)
 from spro_hf.strict import nearest
 
 
