@@ -1,1 +1,1 @@
-"""The guider: a vision-language model that rewrites prompts, how it is asked, read and taught."""
+"""The guider: a chat model that rewrites prompts, seeing their pictures or not, how it is asked, read and taught."""

@@ -1,10 +1,10 @@
-"""Load a vision-language model as guider and sample replies from it."""
+"""Load a chat model as guider, one that sees pictures or a text-only one, and sample replies from it."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,14 @@ from typing import Any
 import torch
 from peft import PeftModel
 from PIL.Image import Image
-from transformers import AutoModelForImageTextToText, AutoProcessor, LogitsProcessor, LogitsProcessorList
+from transformers import LogitsProcessor, LogitsProcessorList, ProcessorMixin
 
 from spro_hf.errors import UserError
+from spro_hf.guider import vllm
 from spro_hf.guider.instructions import STYLES, Reply, instruction, parse
-from spro_hf.models import locate
+from spro_hf.guider.processor import chat_class, load_processor, template_of, tokenizer_of
+from spro_hf.models import load_model, locate
+from spro_hf.parts import BACKENDS
 from spro_hf.strict import nearest
 
 __all__ = ["Guider", "Reply", "Task"]
@@ -26,13 +29,22 @@ __all__ = ["Guider", "Reply", "Task"]
 class Task:
     """What the guider is to rewrite: a caption, the image drawn from it, and the objective.
 
-    ``context`` may hold "tweet" and "company" where the objective is "engagement".
+    ``context`` is what else is known of the seed. The guider is told "tweet" and "company" where the objective is
+    "engagement"; the rest is for the rewards.
     """
 
     image: Image
     caption: str
     objective: str
     context: Mapping[str, str] = field(default_factory=dict)
+
+
+ADAPTER = "adapter_config.json"
+
+
+def forked(device: torch.device) -> AbstractContextManager[None]:
+    """Leave the global random state as it was, the CPU's and that of ``device``; other accelerators are not woken."""
+    return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
 
 
 @contextmanager
@@ -58,7 +70,16 @@ class RowTemperatures(LogitsProcessor):
 
 
 class Guider:
-    """A model, its processor and the way it is asked (see :func:`spro_hf.guider.instructions.instruction`)."""
+    """A model, its processor and the way it is asked (see :func:`spro_hf.guider.instructions.instruction`).
+
+    ``processor`` is a processor where the model ``sees`` the picture of its task, and a tokenizer where it is told the
+    caption alone. ``backend`` "vllm" samples with vLLM (:mod:`spro_hf.guider.vllm`), "transformers" with ``model``.
+
+    Attributes:
+        ends: ids of the tokens that end a reply.
+        template_words: what the chat template is told beside the conversation.
+        folder: where the weights of ``model`` lie together with the processor, an adapter's apart; None if nowhere.
+    """
 
     def __init__(
         self,
@@ -69,14 +90,26 @@ class Guider:
         word_limit: int | None = 60,
         max_new_tokens: int = 512,
         batch_size: int = 128,
+        backend: str = "transformers",
     ):
         if style not in STYLES:
             raise UserError(f"guider.style: unknown style '{style}'; {nearest(style, STYLES)}")
-        if processor.tokenizer.pad_token is None:
-            processor.tokenizer.pad_token = processor.tokenizer.eos_token
-        self.model, self.processor = model, processor
+        if backend not in BACKENDS:
+            raise UserError(f"guider.backend: unknown backend '{backend}'; {nearest(backend, BACKENDS)}")
+        if backend == "vllm":
+            vllm.check()
+        self.model, self.processor, self.tokenizer = model, processor, tokenizer_of(processor)
+        if self.tokenizer.pad_token is None:
+            self.tokenizer.pad_token = self.tokenizer.eos_token
         self.style, self.reasoning, self.word_limit = style, reasoning, word_limit
-        self.max_new_tokens, self.batch_size = max_new_tokens, batch_size
+        self.max_new_tokens, self.batch_size, self.backend = max_new_tokens, batch_size, backend
+        self.sees = isinstance(processor, ProcessorMixin)
+        # A model that thinks before it answers would spend its tokens there: the plan of a reply takes that place.
+        self.template_words = {"enable_thinking": False} if "enable_thinking" in (template_of(processor) or "") else {}
+        end = model.generation_config.eos_token_id
+        ends = {*(end if isinstance(end, list) else [end]), self.tokenizer.eos_token_id}
+        self.ends = sorted(ends - {None})
+        self.folder: str | None = None
 
     @classmethod
     def load(
@@ -85,31 +118,37 @@ class Guider:
         revision: str | None = None,
         adapter: str | None = None,
         adapter_revision: str | None = None,
-        device: str = "cpu",
+        device: str | None = None,
         dtype: str = "float32",
         **manner: Any,
     ) -> Guider:
-        """Load from the package ("spro_hf/tiny/guider"), a folder or the Hub, and lay a PEFT adapter on top if asked.
+        """Load from the package ("spro_hf/tiny/guider"), a folder or the Hub.
 
-        ``dtype`` is the name of a torch type; ``manner`` goes to the constructor (style, reasoning, word_limit,
-        max_new_tokens, batch_size). Code from a repository is never run.
+        What is loaded, a model that sees pictures or a text-only one, is read from its configuration. ``adapter`` is a
+        PEFT adapter, which is laid on top, or a guider all of whose weights were trained, which takes its place, with
+        the processor of ``id`` where it brings none. ``device`` None is the accelerator, if there is one; ``dtype`` is
+        the name of a torch type; ``manner`` goes to the constructor (style, reasoning, word_limit, max_new_tokens,
+        batch_size, backend). Code from a repository is never run.
 
         Raises:
-            UserError: if ``id`` or ``adapter`` cannot be found, or ``dtype`` is no floating-point type of torch.
+            UserError: if ``id`` or ``adapter`` cannot be found or is no such model, ``id`` has no chat template, or
+                ``dtype`` is no floating-point type of torch.
         """
         kind = getattr(torch, dtype, None)
         if not isinstance(kind, torch.dtype) or not kind.is_floating_point:
             raise UserError(f"guider.dtype: '{dtype}' is no type to compute in; use float32, bfloat16 or float16.")
-        folder = locate(id, revision)
-        processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
-        model = AutoModelForImageTextToText.from_pretrained(folder, dtype=kind, trust_remote_code=False).to(device)
-        if adapter is not None:
-            # trainable, so that a later round can continue it; `eval` and `no_grad` rule while sampling
-            with renamed():
-                model = PeftModel.from_pretrained(
-                    model, locate(adapter, adapter_revision), is_trainable=True, torch_device=device
-                )
-        return cls(model.eval(), processor, **manner)
+        trained = Path(locate(adapter, adapter_revision)) if adapter is not None else None
+        whole = trained is not None and not (trained / ADAPTER).is_file() and (trained / "config.json").is_file()
+        own = whole and (trained / "tokenizer_config.json").is_file()
+        folder = str(trained) if own else locate(id, revision, weights=not whole)
+        where = (adapter, adapter_revision, "guider.adapter") if whole else (id, revision, "guider.id")
+        processor = load_processor(folder, adapter if own else id, "guider.adapter" if own else "guider.id")
+        model = load_model(chat_class(str(trained) if whole else folder, where[0], where[2]), *where, device, dtype)
+        if trained is not None and not whole:
+            model = _adapted(model, trained, adapter)
+        guider = cls(model, processor, **manner)
+        guider.folder = folder if own or not whole else None
+        return guider
 
     @property
     def device(self) -> torch.device:
@@ -124,29 +163,45 @@ class Guider:
 
     def messages(self, task: Task) -> list[dict[str, str]]:
         """The conversation of a task without its image: one user message of plain text."""
-        text = instruction(self.style, task.objective, task.caption, self.reasoning, self.word_limit, task.context)
+        text = instruction(
+            self.style, task.objective, task.caption, self.reasoning, self.word_limit, task.context, self.sees
+        )
         return [{"role": "user", "content": text}]
 
     def read(self, text: str, finished: bool = True) -> Reply:
         """Parse a reply under this guider's reasoning and word limit."""
         return parse(text, self.reasoning, self.word_limit, finished)
 
-    def encode(self, tasks: Sequence[Task]) -> dict[str, torch.Tensor]:
+    def written(self, task: Task) -> str:
+        """The text that a task's reply continues: its conversation by the chat template, special tokens and all."""
+        (message,) = self.messages(task)
+        if self.sees:
+            content = [{"type": "image"}, {"type": "text", "text": message["content"]}]
+            message = {**message, "content": content}
+        return self.processor.apply_chat_template(
+            [message], add_generation_prompt=True, tokenize=False, **self.template_words
+        )
+
+    def lacks_start(self, text: str) -> bool:
+        """Whether a chat template has left the token that begins a text to the tokenizer, as LLaVA-1.5's does."""
+        start = self.tokenizer.bos_token
+        return start is not None and not text.startswith(start)
+
+    def encode(self, tasks: Sequence[Task]) -> Mapping[str, torch.Tensor]:
         """Model inputs of tasks, on the model's device; ``input_ids`` of shape (n, longest), padded on the left."""
-        texts = []
-        for task in tasks:
-            content = [{"type": "image"}, {"type": "text", "text": self.messages(task)[0]["content"]}]
-            chat = [{"role": "user", "content": content}]
-            texts.append(self.processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False))
-        # the template has written every special token already
-        return self.processor(
+        pictures = {"images": [[task.image.convert("RGB")] for task in tasks]} if self.sees else {}
+        texts = [self.written(task) for task in tasks]
+        inputs = self.processor(
             text=texts,
-            images=[[task.image.convert("RGB")] for task in tasks],
+            **pictures,
             padding=True,
             padding_side="left",
-            add_special_tokens=False,
+            add_special_tokens=self.lacks_start(texts[0]),
             return_tensors="pt",
-        ).to(self.device, self.model.dtype)
+        )
+        if not self.sees:  # a tokenizer may know of segments, of which a text-only chat model has one
+            return {name: inputs[name].to(self.device) for name in ("input_ids", "attention_mask")}
+        return inputs.to(self.device, self.model.dtype)
 
     def reply(
         self,
@@ -159,7 +214,7 @@ class Guider:
 
         The same tasks, temperatures, seed and batch size give the same replies, whatever the global random state, which
         is left as it was. A temperature of None takes the most probable token each time. Samples come from the model's
-        own distribution at that temperature: a checkpoint's default top-k and top-p are not applied.
+        own distribution at that temperature: a checkpoint's default top-k, top-p and repetition penalty are not applied.
 
         Args:
             tasks: what to rewrite.
@@ -177,16 +232,25 @@ class Guider:
             if value is not None and not 0 < value < float("inf"):
                 raise UserError(f"temperatures: {value:g} cannot be sampled at; give one above 0, or none for greedy.")
         rows = [(task, 0.0 if value is None else value) for task in tasks for value in temperatures]
+        if self.backend == "vllm":
+            replies = [self.read(text.strip(), done) for text, done in vllm.sample(self, rows, seed)]
+            if advance is not None:
+                advance(len(rows))
+        else:
+            replies = self._replies(rows, seed, advance)
+        width = len(temperatures)
+        return [replies[i * width : (i + 1) * width] for i in range(len(tasks))]
+
+    def _replies(self, rows: list[tuple[Task, float]], seed: int, advance: Callable[[int], None] | None) -> list[Reply]:
         replies: list[Reply] = []
-        with torch.random.fork_rng(), torch.no_grad():
+        with forked(self.device), torch.no_grad():
             torch.manual_seed(seed)
             for start in range(0, len(rows), self.batch_size):
                 chunk = rows[start : start + self.batch_size]
                 replies += self._sample([task for task, _ in chunk], [value for _, value in chunk])
                 if advance is not None:
                     advance(len(chunk))
-        width = len(temperatures)
-        return [replies[i * width : (i + 1) * width] for i in range(len(tasks))]
+        return replies
 
     def _sample(self, tasks: list[Task], temperatures: list[float]) -> list[Reply]:
         inputs = self.encode(tasks)
@@ -196,14 +260,28 @@ class Guider:
             temperature=1.0,
             top_k=0,
             top_p=1.0,
+            repetition_penalty=1.0,
             max_new_tokens=self.max_new_tokens,
             logits_processor=LogitsProcessorList(
                 [RowTemperatures(torch.tensor(temperatures, dtype=torch.float32, device=self.device))]
             ),
-            pad_token_id=self.processor.tokenizer.pad_token_id,
+            eos_token_id=self.ends,
+            pad_token_id=self.tokenizer.pad_token_id,
         )[:, inputs["input_ids"].shape[1] :]
-        ends = self.model.generation_config.eos_token_id
-        ends = torch.tensor(ends if isinstance(ends, list) else [ends], device=tokens.device)
-        finished = torch.isin(tokens, ends).any(dim=1).tolist()
-        texts = self.processor.batch_decode(tokens, skip_special_tokens=True)
+        finished = torch.isin(tokens, torch.tensor(self.ends, device=tokens.device)).any(dim=1).tolist()
+        texts = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
         return [self.read(text.strip(), done) for text, done in zip(texts, finished, strict=True)]
+
+
+def _adapted(model: torch.nn.Module, folder: Path, adapter: str) -> PeftModel:
+    """``model`` under a PEFT adapter that can be trained on, as a later round may; `eval` and `no_grad` rule sampling."""
+    try:
+        with renamed():
+            # PEFT warns of weights that an adapter lacks, and leaves them as for a new one
+            warnings.filterwarnings("error", message="Found missing adapter keys")
+            return PeftModel.from_pretrained(model, folder, is_trainable=True, torch_device=str(model.device)).eval()
+    except (ValueError, RuntimeError, OSError, UserWarning) as error:  # another model's, or no adapter at all
+        said = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"guider.adapter: '{adapter}' is no adapter of this guider ({said}); name one that is."
+        ) from error

@@ -27,7 +27,34 @@ GOALS = {
     "engagement": "as engaging as possible: a picture that makes people stop, like and share it on social media",
     "preference": "the one that most people would prefer among pictures drawn for this caption",
 }
-CONTEXT = {"tweet": "The tweet it is posted with", "company": "The account that posts it"}
+CONTEXT = {"tweet": "The tweet it is posted with: {}", "company": "The account that posts it: {}"}
+COMPACT = "objective: {objective} caption: {caption} plan: {plan}"
+# The full instruction, line by line; a line that is empty is left out. {shown} tells of the picture, if it is seen.
+FULL = (
+    "You improve prompts for a text-to-image model. {shown}",
+    "Caption: {caption}",
+    "{context}",
+    "Rewrite the caption so that {result} is {goal}.",
+    "Keep every subject, count, position, colour and other detail that the caption names; use your own words for what you"
+    " add, and do not describe anything that contradicts the caption.",
+    "{task}",
+    "Answer in exactly this form and write nothing after it:",
+    "{form}",
+)
+SHOWN = {
+    True: "The image shown was drawn from this caption:",
+    False: "This is the caption to improve:",
+}
+RESULT = {True: "the new image", False: "the image drawn from it"}
+TASK = {
+    True: f"First think in one to {MAX_STEPS} short numbered steps, then write one final prompt{{limit}}.",
+    False: "Write one final prompt{limit}. Do not explain it.",
+}
+FORM = {
+    True: "Plan:\n1. <first step>\n2. <second step>\nPrompt: <the final prompt>",
+    False: "Prompt: <the final prompt>",
+}
+LIMIT = " of at most {} words"
 
 
 @dataclass(frozen=True)
@@ -47,56 +74,38 @@ def instruction(
     reasoning: bool,
     word_limit: int | None,
     context: Mapping[str, str] | None = None,
+    sees: bool = True,
 ) -> str:
-    """What the guider is told beside the image (SPRO, stage 1, step 1).
+    """What the guider is told beside the image, or in its place where it ``sees`` none (SPRO, stage 1, step 1).
 
     ``style`` "full" is for chat models; "compact" is for the embedded world's guider, whose vocabulary has no words for
-    a context and which has learned its word limit from its examples. ``context`` may hold "tweet" and "company", for
-    the objective "engagement" only.
+    a context and which has learned its word limit from its examples. Of ``context`` the guider is told "tweet" and
+    "company", where the objective is "engagement"; all else in it is for the rewards.
 
     Raises:
-        UserError: for an unknown style or objective, an empty caption, or a context that the style or objective lacks.
+        UserError: for an unknown style or objective, or an empty caption.
     """
-    context = {key: value for key, value in (context or {}).items() if value}
-    _check(style, objective, caption, context)
-    if style == "compact":
-        return f"objective: {objective} caption: {caption.strip().lower()} plan: {'yes' if reasoning else 'no'}"
-    lines = [
-        "You improve prompts for a text-to-image model. The image shown was drawn from this caption:",
-        f"Caption: {caption.strip()}",
-        *(f"{CONTEXT[key]}: {value.strip()}" for key, value in context.items()),
-        f"Rewrite the caption so that the new image is {GOALS[objective]}.",
-        "Keep every subject, count, position, colour and other detail that the caption names; use your own words for"
-        " what you add, and do not describe anything that contradicts the caption.",
-    ]
-    limit = f" of at most {word_limit} words" if word_limit is not None else ""
-    if reasoning:
-        lines += [
-            f"First think in one to {MAX_STEPS} short numbered steps, then write one final prompt{limit}.",
-            "Answer in exactly this form and write nothing after it:",
-            "Plan:\n1. <first step>\n2. <second step>\nPrompt: <the final prompt>",
-        ]
-    else:
-        lines += [
-            f"Write one final prompt{limit}. Do not explain it.",
-            "Answer in exactly this form and write nothing after it:",
-            "Prompt: <the final prompt>",
-        ]
-    return "\n".join(lines)
-
-
-def _check(style: str, objective: str, caption: str, context: Mapping[str, str]) -> None:
     if style not in STYLES:
         raise UserError(f"guider.style: unknown style '{style}'; {nearest(style, STYLES)}")
     if objective not in GOALS:
         raise UserError(f"objective: unknown objective '{objective}'; {nearest(objective, GOALS)}")
     if not caption.strip():
         raise UserError("caption: it is empty; give the guider a caption to rewrite.")
-    for key in context:
-        if key not in CONTEXT:
-            raise UserError(f"context: unknown entry '{key}'; {nearest(key, CONTEXT)}")
-        if objective != "engagement" or style == "compact":
-            raise UserError(f"context: '{key}' needs the objective 'engagement' and the style 'full'; leave it out.")
+    if style == "compact":
+        plan = "yes" if reasoning else "no"
+        return COMPACT.format(objective=objective, caption=caption.strip().lower(), plan=plan)
+    known = context or {} if objective == "engagement" else {}
+    told = [line.format(str(known[key]).strip()) for key, line in CONTEXT.items() if known.get(key)]
+    words = {
+        "shown": SHOWN[sees],
+        "caption": caption.strip(),
+        "context": "\n".join(told),
+        "result": RESULT[sees],
+        "goal": GOALS[objective],
+        "task": TASK[reasoning].format(limit="" if word_limit is None else LIMIT.format(word_limit)),
+        "form": FORM[reasoning],
+    }
+    return "\n".join(filter(None, (line.format(**words) for line in FULL)))
 
 
 # A label at the start of a line may be dressed as markdown and be called "final". Inside a line it must not be a noun

@@ -1,8 +1,9 @@
 """Teach the guider with TRL: preference pairs (DPO), examples (SFT) or a reward (GRPO).
 
 ``settings`` are fields of TRL's own configuration and reach it unchanged. Laid under them are only what a run inside a
-run needs: no reports, no checkpoints, no progress bar, no truncation (image tokens must stay whole) and, on the CPU,
-float32 without gradient checkpointing.
+run needs: no reports, no checkpoints, no progress bar, no truncation (image tokens must stay whole), the template's words
+that sampling has too and, on the CPU, float32 without gradient checkpointing. On an accelerator TRL's own choice rules:
+bfloat16 autocast and gradient checkpointing, with the weights in the guider's ``dtype`` and an adapter's in float32.
 
 The reference of DPO, and of GRPO with ``beta`` above 0, is the guider as the call finds it: a frozen copy of its
 adapter, or, where all weights are trained, of the model. The paper does not say which reference later rounds use.
@@ -17,20 +18,27 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import torch
-from datasets import Dataset, Features, Image, List, Value
-from peft import LoraConfig, PeftModel, get_peft_model
+from datasets import (
+    Dataset,
+    Features,
+    Image,
+    List,
+    Value,
+    are_progress_bars_disabled,
+    disable_progress_bars,
+    enable_progress_bars,
+)
+from peft import PeftModel
 from transformers import PrinterCallback
 from trl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 
 from spro_hf.errors import UserError
-from spro_hf.guider.guider import Guider, Reply, Task, renamed
+from spro_hf.guider import mllama
+from spro_hf.guider.guider import Guider, Reply, Task, forked, renamed
+from spro_hf.guider.lora import add_lora
 from spro_hf.strict import nearest
 
-# The language part of Idefics3, Mllama, Llava, Gemma 3 and the Qwen-VLs; vision towers and connectors stay as they are.
-LANGUAGE_PART = r".*(text_model|language_model).*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 CONFIGS = {"dpo": DPOConfig, "grpo": GRPOConfig, "sft": SFTConfig}
-LORA_FIELDS = ("rank", "alpha", "targets")
 _CHAT = List({"role": Value("string"), "content": Value("string")})
 
 
@@ -53,8 +61,8 @@ def learn_dpo(
 ) -> dict[str, float]:
     """Direct preference optimisation (arXiv 2305.18290) of the guider, in place, on pairs of replies.
 
-    ``settings`` are DPOConfig's fields. ``lora`` has rank, alpha and targets (a regular expression over module names,
-    None for the language part); None trains all weights. A guider that carries an adapter already trains that one on.
+    ``settings`` are DPOConfig's fields. ``lora`` is that of :func:`spro_hf.guider.lora.add_lora`; None trains all
+    weights. A guider that carries an adapter already trains that one on.
 
     Returns:
         The last value of every metric that TRL logged, "loss" among them the mean over the run.
@@ -62,7 +70,8 @@ def learn_dpo(
     Raises:
         UserError: if there are no pairs, or for a field that DPOConfig or ``lora`` does not have.
     """
-    rows = [_row(guider, p.task, chosen=_answer(p.chosen), rejected=_answer(p.rejected)) for p in pairs]
+    end = _closing(guider)
+    rows = [_row(guider, p.task, chosen=_answer(p.chosen, end), rejected=_answer(p.rejected, end)) for p in pairs]
     with _trainable(guider, DPOConfig, settings, folder, seed, lora) as args:
         return _run(DPOTrainer(**_common(guider, args, rows, "pairs")))
 
@@ -79,7 +88,8 @@ def learn_sft(
 
     The loss is taken on the reply alone. ``settings`` are SFTConfig's fields; all else as in :func:`learn_dpo`.
     """
-    rows = [_row(guider, task, completion=_answer(reply)) for task, reply in examples]
+    end = _closing(guider)
+    rows = [_row(guider, task, completion=_answer(reply, end)) for task, reply in examples]
     with _trainable(guider, SFTConfig, settings, folder, seed, lora) as args:
         return _run(SFTTrainer(**_common(guider, args, rows, "examples")))
 
@@ -98,8 +108,10 @@ def learn_grpo(
     ``reward`` gets all replies of a batch, those that do not parse too, each with its task, and returns one finite
     number for each; it renders and scores. ``settings`` are GRPOConfig's fields; all else as in :func:`learn_dpo`.
     """
+    mllama.refuse_grpo(guider.model)
     rows = [_row(guider, task, index=i) for i, task in enumerate(tasks)]
-    settings = {"max_completion_length": guider.max_new_tokens, **settings}
+    words = {"chat_template_kwargs": guider.template_words} if guider.template_words else {}
+    settings = {"max_completion_length": guider.max_new_tokens, **words, **settings}
     scored = _reward_function(guider, tasks, reward)
     with _trainable(guider, GRPOConfig, settings, folder, seed, lora) as args:
         return _run(GRPOTrainer(reward_funcs=scored, **_common(guider, args, rows, "tasks")))
@@ -111,12 +123,10 @@ def _reward_function(
     reward: Callable[[list[Task], list[Reply]], list[float]],
 ) -> Callable[..., list[float]]:
     """A reward as TRL calls it: completions in, one number each out."""
-    end = guider.model.generation_config.eos_token_id
-    ends = {*(end if isinstance(end, list) else [end]), guider.processor.tokenizer.eos_token_id}
 
     def spro_reward(completions: list[Any], completion_ids: list[list[int]], index: list[int], **_: Any) -> list[float]:
         texts = ["".join(_texts(message["content"])) for (message,) in completions]
-        finished = [bool(ids) and ids[-1] in ends for ids in completion_ids]
+        finished = [bool(ids) and ids[-1] in guider.ends for ids in completion_ids]
         replies = [guider.read(text.strip(), done) for text, done in zip(texts, finished, strict=True)]
         scores = reward([tasks[i] for i in index], replies)
         if len(scores) != len(replies):
@@ -131,17 +141,38 @@ def _texts(content: str | list[dict[str, str]]) -> list[str]:
 
 
 def _row(guider: Guider, task: Task, **columns: Any) -> dict[str, Any]:
-    return {"prompt": guider.messages(task), "images": [task.image.convert("RGB")], **columns}
+    row = {"prompt": guider.messages(task), **columns}
+    if guider.sees:
+        row["images"] = [task.image.convert("RGB")]
+    if guider.template_words:
+        row["chat_template_kwargs"] = guider.template_words
+    return row
 
 
-def _answer(text: str) -> list[dict[str, str]]:
-    return [{"role": "assistant", "content": text}]
+def _answer(text: str, end: str = "") -> list[dict[str, str]]:
+    return [{"role": "assistant", "content": text + end}]
+
+
+def _closing(guider: Guider) -> str:
+    """The token that ends a reply, where the chat template writes none (LLaVA 1.5): the end is to be learned as well."""
+    reply: Any = "Prompt:"
+    asked: Any = "Caption:"
+    if guider.sees:
+        asked, reply = [{"type": "text", "text": asked}], [{"type": "text", "text": reply}]
+    chat = [{"role": "user", "content": asked}, {"role": "assistant", "content": reply}]
+    text = guider.processor.apply_chat_template(chat, tokenize=False, **guider.template_words)
+    ends = guider.tokenizer.convert_ids_to_tokens(guider.ends)
+    return "" if any(end in text[text.rindex("Prompt:") :] for end in ends) else guider.tokenizer.eos_token
 
 
 def _common(guider: Guider, args: Any, rows: list[dict[str, Any]], what: str) -> dict[str, Any]:
     if not rows:
         raise UserError(f"learn: there are no {what} to learn from; loosen the filters or give more seeds.")
-    kinds = {"images": List(Image()), "index": Value("int64")}
+    kinds = {
+        "images": List(Image()),
+        "index": Value("int64"),
+        "chat_template_kwargs": {"enable_thinking": Value("bool")},
+    }
     features = Features({name: kinds.get(name, _CHAT) for name in rows[0]})
     data = Dataset.from_list(rows, features=features)
     return {"model": guider.model, "args": args, "train_dataset": data, "processing_class": guider.processor}
@@ -199,16 +230,26 @@ def _trainable(
 ) -> Iterator[Any]:
     """TRL's arguments, with the guider ready for its trainer; ready for sampling again afterwards.
 
-    TRL gives the model's forward another head, adds a frozen adapter "ref", and seeds the global random state: all of
-    it is undone. Where all weights are trained it loads the reference from the path in the model's configuration,
-    which is not where the weights of a later round come from, so the weights of now are put there for the while.
+    TRL gives the model's forward another head, and autocast another still; it adds a frozen adapter "ref", writes the
+    tokenizer's special tokens into the configurations, and seeds the global random state: all of it is undone. Where
+    all weights are trained it loads the reference from the path in the model's configuration, which is not where the
+    weights of a later round come from, so the weights of now are put there for the while.
     """
     args = _arguments(kind, settings, guider, folder, seed)
-    _add_lora(guider, lora, seed)
+    add_lora(guider, lora, seed)
     adapted = isinstance(guider.model, PeftModel)
     base = guider.model.get_base_model() if adapted else guider.model
-    forward, name, cache = vars(base).get("forward"), base.config._name_or_path, base.config.use_cache
-    with torch.random.fork_rng(), tempfile.TemporaryDirectory() as reference, renamed():
+    forward = vars(base).get("forward")
+    configs = [(c, dict(vars(c))) for c in (base.config, base.config.get_text_config(), base.generation_config)]
+    if not adapted:
+        guider.folder = None
+        base.requires_grad_(True)
+    with (
+        forked(guider.device),
+        tempfile.TemporaryDirectory() as reference,
+        renamed(),
+        quiet_datasets(),
+    ):
         if not adapted and getattr(args, "beta", 0.0) != 0.0:
             base.save_pretrained(reference)
             base.config._name_or_path = reference
@@ -216,8 +257,12 @@ def _trainable(
             guider.model.train()
             yield args
         finally:
-            base.config._name_or_path = name
-            vars(base).pop("forward", None)
+            for config, kept in configs:
+                vars(config).clear()
+                vars(config).update(kept)
+            for module in {base, guider.model}:
+                vars(module).pop("forward", None)
+                vars(module).pop("_original_forward", None)
             if forward is not None:
                 base.forward = forward
             if adapted and "ref" in guider.model.peft_config:
@@ -225,40 +270,26 @@ def _trainable(
                 guider.model.set_adapter("default")
             if args.gradient_checkpointing:
                 base.gradient_checkpointing_disable()
-            base.config.use_cache = cache
             guider.model.zero_grad(set_to_none=True)
             guider.model.eval()
 
 
-def _add_lora(guider: Guider, lora: dict[str, Any] | None, seed: int) -> None:
-    """Give the guider an adapter, or check that the one it carries is the one asked for."""
-    if lora is None:
-        return
-    for name in lora:
-        if name not in LORA_FIELDS:
-            raise UserError(f"learn.lora: unknown field '{name}'; {nearest(name, LORA_FIELDS)}")
-    rank, alpha = lora.get("rank", 8), lora.get("alpha", 16)
-    targets = lora.get("targets") or LANGUAGE_PART
-    if isinstance(guider.model, PeftModel):
-        has = guider.model.peft_config["default"]
-        if (has.r, has.lora_alpha) != (rank, alpha) or lora.get("targets") not in (None, has.target_modules):
-            raise UserError(
-                f"learn.lora: the guider carries an adapter of rank {has.r}, alpha {has.lora_alpha} and targets"
-                f" '{has.target_modules}', and training goes on with it; give the same here."
-            )
-        return
-    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets, task_type="CAUSAL_LM")
-    with torch.random.fork_rng(), renamed():
-        torch.manual_seed(seed)
-        try:
-            guider.model = get_peft_model(guider.model, config)
-        except ValueError as error:
-            raise UserError(f"learn.lora.targets: '{targets}' matches no module of the guider ({error}).") from error
+@contextmanager
+def quiet_datasets() -> Iterator[None]:
+    """No progress bars of `datasets`, by which TRL tokenizes what holds no pictures."""
+    shown = not are_progress_bars_disabled()
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            enable_progress_bars()
 
 
 def _run(trainer: Any) -> dict[str, float]:
     """Train, and gather the last value of every metric; "first_loss" is the loss of the first step."""
     trainer.remove_callback(PrinterCallback)
+    trainer.data_collator = mllama.with_whole_mask(trainer.data_collator, trainer.model)
     result = trainer.train()
     metrics: dict[str, float] = {}
     for entry in trainer.state.log_history:

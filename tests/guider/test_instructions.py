@@ -42,14 +42,34 @@ def test_engagement_sees_tweet_and_company():
 
 
 @pytest.mark.parametrize(
+    ("style", "objective", "told"),
+    [("full", "engagement", True), ("full", "aesthetics", False), ("compact", "engagement", False)],
+)
+def test_only_what_the_objective_needs_of_a_context_is_told(style, objective, told):
+    context = {"tweet": "Run {now}!", "company": "", "date": "2020-01-02", "tags": "shoe"}
+    asked = instruction(style, objective, "a {red} shoe", True, None, context)
+    assert ("Run {now}!" in asked) == told
+    assert "a {red} shoe" in asked and "2020" not in asked and "tags" not in asked and "account" not in asked
+
+
+def test_a_guider_that_sees_nothing_is_not_told_of_a_picture_before_it():
+    seeing, blind = (instruction("full", "aesthetics", "a dog", True, 60, {}, sees) for sees in (True, False))
+    assert seeing.startswith(
+        "You improve prompts for a text-to-image model. The image shown was drawn from this caption:\n"
+    )
+    assert blind.startswith(
+        "You improve prompts for a text-to-image model. This is the caption to improve:\nCaption: a dog\n"
+    )
+    assert "shown" not in blind and "new image" not in blind
+    assert seeing.split("\n")[3:] == blind.split("\n")[3:]
+
+
+@pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (("ful", "aesthetics", "a", True, 60, {}), "did you mean 'full'"),
         (("full", "aesthetic", "a", True, 60, {}), "did you mean 'aesthetics'"),
         (("full", "aesthetics", "  ", True, 60, {}), "empty"),
-        (("full", "engagement", "a", True, 60, {"tweets": "x"}), "did you mean 'tweet'"),
-        (("full", "aesthetics", "a", True, 60, {"tweet": "x"}), "leave it out"),
-        (("compact", "engagement", "a", True, 60, {"tweet": "x"}), "leave it out"),
     ],
 )
 def test_bad_instructions_are_refused(arguments, words):

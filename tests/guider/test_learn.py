@@ -175,6 +175,19 @@ def test_bad_settings_are_refused(guider, pairs, tmp_path, settings, lora, words
         learn_dpo(guider, pairs, settings, tmp_path, 0, lora)
 
 
+def test_targets_by_name_are_the_language_parts(guider, tasks, tmp_path):
+    """The vision tower has layers called q_proj as well."""
+    lora = {**LORA, "targets": "q_proj|v_proj"}
+    learn_sft(guider, [(tasks[0], GOOD)], {"max_steps": 1}, tmp_path, 0, lora)
+    learn_sft(guider, [(tasks[0], GOOD)], {"max_steps": 1}, tmp_path, 0, lora)  # and once more with the same
+    adapted = [n for n, m in guider.model.get_base_model().named_modules() if hasattr(m, "lora_A")]
+    assert sorted(adapted) == sorted(
+        f"model.text_model.layers.{i}.self_attn.{name}" for i in range(4) for name in ("q_proj", "v_proj")
+    )
+    with pytest.raises(UserError, match="training goes on with it"):
+        learn_sft(guider, [(tasks[0], GOOD)], {"max_steps": 1}, tmp_path, 0, {**LORA, "targets": "q_proj"})
+
+
 def test_nothing_to_learn_from_and_another_adapter(guider, pairs, tasks, tmp_path):
     with pytest.raises(UserError, match="no pairs"):
         learn_dpo(guider, [], FAST, tmp_path, 0, LORA)
