@@ -7,6 +7,7 @@ error, the same mean for the untrained system (or None), and the number of pictu
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from spro_hf.strict import nearest
 _FOLDERS = ("model_cards", "datasets_cards")
 
 
+@cache
 def _environment() -> Environment:
     package = Path(str(files("spro_hf")))
     # a wheel carries the templates inside the package; a checkout has them beside it
@@ -28,6 +30,7 @@ def _environment() -> Environment:
     )
 
 
+@cache
 def fields(name: str) -> set[str]:
     """The fields that a card asks for; an unknown card is a ``UserError``."""
     jinja = _environment()

@@ -108,6 +108,21 @@ def client_environment(server: Server, home: Path) -> dict[str, str]:
     }
 
 
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens; ``port`` 0 takes a free one."""
+    # TCP by name: asyncio sends small answers at once only where it knows that it is TCP, and else each waits for 40 ms
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        raise UserError(
+            f"The local Hub cannot listen on {host}:{port} ({error.strerror}); choose another port."
+        ) from None
+    listener.listen(128)
+    return listener
+
+
 def serve_forever(root: Path, host: str = "127.0.0.1", port: int = 0, token_file: Path | None = None) -> None:
     """Serve ``root`` in this process until it is told to stop; the address is printed once it is listening."""
     import uvicorn
@@ -117,15 +132,7 @@ def serve_forever(root: Path, host: str = "127.0.0.1", port: int = 0, token_file
 
     store = Store(Path(root))
     app = App(store, read_token(token_file or store.root / "token"))
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except OSError as error:
-        raise UserError(
-            f"The local Hub cannot listen on {host}:{port} ({error.strerror}); choose another port."
-        ) from None
-    listener.listen(128)
+    listener = listen(host, port)
     shown = f"[{host}]" if ":" in host else host
     print(f"http://{shown}:{listener.getsockname()[1]}", flush=True)
     # No access log: addresses of uploads are signed, and a signature is as good as the token for what it covers.
