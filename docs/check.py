@@ -8,22 +8,54 @@ import subprocess
 import sys
 from pathlib import Path
 
+from spro_hf.plan import hardware
+from spro_hf.recipe import find, load
+from spro_hf.strict import parse_yaml
+
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 
 
 def recipes() -> str:
-    """Every recipe on disk with the comment it begins with."""
+    """The recipes of the embedded world with the comment that each begins with."""
     lines = ["| recipe | what it does |", "|---|---|"]
-    for file in sorted((ROOT / "recipes").rglob("*.yaml")):
-        if not file.name.startswith("_"):
-            comment = []
-            for line in file.read_text().splitlines():
-                if not line.startswith("#"):
-                    break
-                comment.append(line.lstrip("# "))
-            lines.append(f"| `{file.relative_to(ROOT)}` | {' '.join(comment)} |")
+    for file in find(ROOT / "recipes" / "tiny"):
+        lines.append(f"| `{file.relative_to(ROOT)}` | {_head(file)} |")
     return "\n".join(lines)
+
+
+def real() -> str:
+    """Every other recipe of one stage: what it runs, on what, by which reward, what it needs, and the paper's number."""
+    lines = [
+        "| recipe | stage | generator | guider | data | reward | one device of | the paper's number |",
+        "|---" * 8 + "|",
+    ]
+    for file in find(ROOT / "recipes"):
+        if "tiny" in file.parts or "recipes" in parse_yaml(file.read_text()):
+            continue
+        (one,) = load(file)
+        seeds = getattr(one, "seeds", None) or getattr(one, "prompts", None)
+        data = _short(seeds.source) if seeds and seeds.hub else "earlier rollouts"
+        if one.stage == "multimodal" and not one.rounds:
+            data = ""
+        guider = _short(one.guider.id) if getattr(one, "guider", None) else ""
+        reward = " ".join(f"{weight:+g}·{name}" for name, weight in one.reward.items()).lstrip("+").replace("1·", "")
+        cells = [f"`{file.relative_to(ROOT / 'recipes').with_suffix('')}`", one.stage, _short(one.generator.id), guider, data,
+                 reward, hardware(one), one.paper]  # fmt: skip
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _short(id: str) -> str:
+    return id.rpartition("/")[2]
+
+
+def _head(file: Path) -> str:
+    """The comment that a recipe begins with, on one line."""
+    lines = file.read_text().splitlines()
+    return " ".join(
+        line.lstrip("# ") for line in lines[: next(i for i, x in enumerate(lines) if not x.startswith("#"))]
+    )
 
 
 def measured() -> str:
@@ -79,7 +111,7 @@ def policy() -> str:
     return "\n".join(lines)
 
 
-TABLES = {"recipes": recipes, "measured": measured, "policy": policy, "world": world}
+TABLES = {"recipes": recipes, "real": real, "measured": measured, "policy": policy, "world": world}
 
 
 def filled(text: str) -> str:

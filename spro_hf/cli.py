@@ -1,4 +1,4 @@
-"""The command line: ``spro-hf run`` a recipe, ``spro-hf hub serve`` what a run left, ``spro-hf report`` it again."""
+"""The command line: ``spro-hf plan`` a recipe and ``run`` it, ``hub serve`` what a run left, ``report`` it again."""
 
 from __future__ import annotations
 
@@ -20,17 +20,14 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="spro-hf", description="Self-play reward optimisation of image generators.")
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="run a recipe, or a list of them; continues a run that was killed")
-    run.add_argument("recipe", type=Path, help="a YAML file, e.g. recipes/tiny/spro.yaml")
-    run.add_argument(
-        "--set", action="append", default=[], metavar="FIELD=VALUE", dest="changes",
-        help="a field that wins over the recipe's, e.g. --set rounds=2; may be repeated",
-    )  # fmt: skip
+    _add_recipe(run)
     run.add_argument("--out", type=Path, help="the run's folder (default: runs/<folder of the recipe>-<its name>)")
     run.add_argument(
         "--hub", default="local", help='"local" (default) or the address of a Hub, e.g. https://huggingface.co'
     )
-    run.add_argument("--seeds", type=Path, help="a text file of captions to train on, one a line")
-    run.add_argument("--seed", type=int, help="the seed of everything random (default: the recipe's)")
+    _add_plan(
+        commands.add_parser("plan", help="what a run will take: models, pictures, memory, disk, hours; no weights")
+    )
     hub = commands.add_parser("hub", help="the local Hub").add_subparsers(dest="action", required=True)
     serve = hub.add_parser("serve", help="keep a run's local Hub up")
     serve.add_argument("folder", type=Path, help="a run's folder, e.g. runs/tiny-spro, or a Hub's own")
@@ -39,6 +36,27 @@ def _parser() -> argparse.ArgumentParser:
     report = commands.add_parser("report", help="write report.html again from a run's results.json")
     report.add_argument("folder", type=Path)
     return parser
+
+
+def _add_recipe(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("recipe", type=Path, help="a YAML file, e.g. recipes/tiny/spro.yaml")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="FIELD=VALUE", dest="changes",
+        help="a field that wins over the recipe's, e.g. --set rounds=2; may be repeated",
+    )  # fmt: skip
+    parser.add_argument("--seeds", type=Path, help="a text file of captions to train on, one a line")
+    parser.add_argument("--seed", type=int, help="the seed of everything random (default: the recipe's)")
+
+
+def _add_plan(parser: argparse.ArgumentParser) -> None:
+    _add_recipe(parser)
+    parser.add_argument("--images-per-second", type=float, help="what the generator draws on one device")
+    parser.add_argument("--tokens-per-second", type=float, help="what the guider writes on one device")
+    parser.add_argument("--samples-per-second", type=float, help="what training takes in on one device")
+    parser.add_argument("--throughput", type=Path, help="a file of such numbers, as --calibrate writes it")
+    parser.add_argument("--calibrate", action="store_true", help="load the models and time a batch of each first")
+    parser.add_argument("--hub", help="the address of a Hub to ask for sizes that are not known here")
+    parser.add_argument("--json", action="store_true", help="plain data in place of tables")
 
 
 def _changes(pairs: list[str]) -> dict[str, Any]:
@@ -58,7 +76,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run a command; 0 if all went well, 2 after a mistake of the user's, told in one sentence."""
     arguments = _parser().parse_args(argv)
     try:
-        return {"run": _run, "hub": _serve, "report": _report}[arguments.command](arguments)
+        return {"run": _run, "plan": _plan, "hub": _serve, "report": _report}[arguments.command](arguments)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -75,10 +93,20 @@ def main(argv: list[str] | None = None) -> int:
         return 130
 
 
+def _plan(arguments: argparse.Namespace) -> int:
+    from spro_hf.plan import main as plan
+
+    return plan(arguments, _all_changes(arguments))
+
+
+def _all_changes(arguments: argparse.Namespace) -> dict[str, Any]:
+    return _changes(arguments.changes) | ({} if arguments.seed is None else {"seed": arguments.seed})
+
+
 def _run(arguments: argparse.Namespace) -> int:
     from spro_hf.run import run
 
-    changes = _changes(arguments.changes) | ({} if arguments.seed is None else {"seed": arguments.seed})
+    changes = _all_changes(arguments)
     name = f"{arguments.recipe.resolve().parent.name}-{arguments.recipe.stem}"
     out = arguments.out or Path("runs") / name
     run(arguments.recipe, out, arguments.hub, arguments.seeds, changes, ["spro-hf", *sys.argv[1:]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -32,3 +33,12 @@ def _told(field: str, value: object, error: BaseException) -> UserError:
     return UserError(
         f"{field}: there is not enough memory; lower it{now}, or see `spro-hf plan` for what the recipe needs ({said})."
     )
+
+
+def free() -> None:
+    """Give back what nothing names any more: trainers leave rings of references behind, which hold whole models."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

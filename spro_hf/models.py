@@ -24,17 +24,19 @@ _MEDIA = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".mp4", ".pdf")
 def wanted(files: Sequence[str], weights: bool = True, keep: str | None = None) -> list[str]:
     """Of a model repository's files those that are loaded from it: a repository often holds its weights several times.
 
-    Safetensors in the usual precision, and all that is neither weights nor pictures; of a pipeline not the single-file
-    copies at its top. ``weights`` False leaves out all weights, as for a processor; ``keep`` names a file that is taken
-    in any case.
+    Safetensors in the usual precision, or where a folder has none its .bin files, of which only tensors are read; and all
+    that is neither weights nor pictures. Of a pipeline the weights of its components. ``weights`` False leaves out all
+    weights, as for a processor; ``keep`` names a file that is taken in any case.
     """
-    pipeline = "model_index.json" in files
-    found = []
+    pipeline, found = "model_index.json" in files, []
+    safe = {PurePosixPath(name).parent for name in files if name.endswith(".safetensors") and not _COPIES.search(name)}
     for name in files:
         path = PurePosixPath(name)
         if path.suffix in _WEIGHTS:
-            single = pipeline and len(path.parts) == 1
-            good = weights and path.suffix == ".safetensors" and not single and not _COPIES.search(name)
+            # of a pipeline only components, which have a config.json; a component may be of before safetensors
+            component = not pipeline or (len(path.parts) > 1 and str(path.with_name("config.json")) in files)
+            kind = path.suffix == ".safetensors" or (path.suffix == ".bin" and path.parent not in safe)
+            good = weights and component and kind and not _COPIES.search(name)
         else:
             good = path.suffix.lower() not in _MEDIA
         if name == keep or (good and path.parts[0] not in _ASIDE):
@@ -92,7 +94,7 @@ def load_model(
     folder = locate(id, revision)
     try:
         model, told = kind.from_pretrained(
-            folder, dtype=getattr(torch, dtype), output_loading_info=True, use_safetensors=True, trust_remote_code=False,
+            folder, dtype=getattr(torch, dtype), output_loading_info=True, trust_remote_code=False,
             **more,
         )  # fmt: skip
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:

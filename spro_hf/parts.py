@@ -161,12 +161,15 @@ class Select:
 
     similarity: str
     similarity_revision: str | None = None
+    similarity_dtype: str = "float32"
     min_similarity: float = 0.75
     gain: str = "above_mean_gain"
     improve: tuple[str, ...] = ()
     most: int | None = None
 
     def __post_init__(self) -> None:
+        dtype = self.similarity_dtype
+        need(dtype in DTYPES, f"'similarity_dtype' is '{dtype}'; {nearest(dtype, DTYPES)}")
         need(self.gain in GAINS, f"'gain' is '{self.gain}'; {nearest(self.gain, GAINS)}")
         need(self.most is None or self.most > 0, f"'most' is {self.most}; give at least 1, or leave it out.")
         need(-1 <= self.min_similarity <= 1, f"'min_similarity' is {self.min_similarity}; a cosine lies in [-1, 1].")

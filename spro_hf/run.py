@@ -40,7 +40,7 @@ def run(
         changes: recipe fields by dotted key that win over the file.
         command: the command line, for the report.
     """  # fmt: skip
-    recipes = [_with_seeds(r, seeds) for r in recipes_of.load(path, changes)]
+    recipes = [with_seeds(r, seeds) for r in recipes_of.load(path, changes)]
     _check_seeds(recipes)
     out.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
@@ -66,7 +66,7 @@ def _stages(path: Path, out: Path, recipes: list[Recipe], hub: str, command: lis
     from spro_hf.stages import STAGES, TOGETHER
     from spro_hf.stages.room import Room
 
-    _quiet()
+    quiet()
     first = parallel.first()
     if first:
         _preflight(path, recipes, hub)
@@ -99,7 +99,7 @@ def _stages(path: Path, out: Path, recipes: list[Recipe], hub: str, command: lis
     return out
 
 
-def _with_seeds(recipe: Recipe, seeds: Path | None) -> Recipe:
+def with_seeds(recipe: Recipe, seeds: Path | None) -> Recipe:
     if seeds is None or not isinstance(recipe, PromptRecipe | ReinforceRecipe):
         return recipe
     return dataclasses.replace(recipe, seeds=dataclasses.replace(recipe.seeds, source=str(seeds)))
@@ -188,7 +188,7 @@ def outputs(recipe: Recipe) -> set[tuple[str, str, str]]:
     return {(repo, "dataset" if what == "results" else "model", "v1") for what, repo in push.items()}
 
 
-def _quiet() -> None:
+def quiet() -> None:
     """Keep the libraries' own bars and notices out of ours."""
     import logging
     import warnings

@@ -35,6 +35,15 @@ def test_a_named_file_is_kept_whatever_it_is():
     assert wanted(files, keep="ImageReward.pt") == ["ImageReward.pt", "med_config.json"]
 
 
+def test_weights_of_before_safetensors_are_taken_where_there_are_no_others():
+    files = [
+        "model_index.json", "unet/config.json", "unet/diffusion_pytorch_model.bin", "vae/config.json",
+        "vae/diffusion_pytorch_model.bin", "vae/diffusion_pytorch_model.safetensors", "text_encoders/clip_g.safetensors",
+    ]  # fmt: skip
+    assert wanted(files) == [*files[:4], files[5]]  # the last is a copy for other programs, in a folder of no component
+    assert wanted(["config.json", "pytorch_model.bin"]) == ["config.json", "pytorch_model.bin"]
+
+
 def test_a_checkpoint_of_another_class_is_refused(tmp_path):
     size = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     config = CLIPVisionConfig(**size, image_size=8, patch_size=4, projection_dim=8)

@@ -62,8 +62,10 @@ def load_generator(
         raise UserError(f"generator.id: '{id}' is no diffusers pipeline, it has no {INDEX}; name one that is.")
     index = DiffusionPipeline.load_config(folder)
     # SD3 without its T5: diffusers loads a component that was saved as null only if it is told so
-    absent = {name: None for name, value in index.items() if isinstance(value, list) and value[0] is None}
-    pipe = DiffusionPipeline.from_pretrained(folder, dtype=getattr(torch, dtype), use_safetensors=True, **absent)
+    absent: dict[str, Any] = {n: None for n, value in index.items() if isinstance(value, list) and value[0] is None}
+    if "safety_checker" in index:  # what it takes for unsafe it paints black, and black pictures would be scored
+        absent |= {"safety_checker": None, "requires_safety_checker": False}
+    pipe = DiffusionPipeline.from_pretrained(folder, dtype=getattr(torch, dtype), **absent)
     if scheduler:
         play_with(pipe, scheduler)
     return pipe.to(device)

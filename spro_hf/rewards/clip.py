@@ -214,8 +214,8 @@ class ImageSimilarity:
 class Similarity:
     """Image–image similarity of SPRO's filter: cosine of projected image embeddings, in [−1, 1]."""
 
-    def __init__(self, id: str, revision: str | None = None):
-        self.tower = ClipTower(id, revision, field="select.similarity")
+    def __init__(self, id: str, revision: str | None = None, dtype: str = "float32"):
+        self.tower = ClipTower(id, revision, dtype=dtype, field="select.similarity")
 
     def __call__(self, images: Sequence[Image.Image], others: Sequence[Image.Image]) -> list[float]:
         return (self.tower.images(images) * self.tower.images(others)).sum(-1).tolist()

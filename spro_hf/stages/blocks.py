@@ -49,6 +49,8 @@ def train_in_blocks(
         rows += json.loads((folder / "curve.json").read_text())
         if before and parallel.first():
             shutil.rmtree(before / "state", ignore_errors=True)
+            if not left:  # nobody asks for what it was on the way
+                shutil.rmtree(before / "generator", ignore_errors=True)
         if left:
             left(steps.stop, folder, rows)
         before = folder

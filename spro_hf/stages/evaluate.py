@@ -15,7 +15,8 @@ from PIL import Image
 from spro_hf import rollouts, seeds
 from spro_hf.guider.instructions import Reply
 from spro_hf.hub.artifacts import pull
-from spro_hf.memory import needing
+from spro_hf.memory import free, needing
+from spro_hf.parts import Repo
 from spro_hf.rewards import Brief
 from spro_hf.schema import EvaluateRecipe, System
 from spro_hf.stages import publish
@@ -79,8 +80,7 @@ def _system(room: Room, studio: Studio, name: str, system: System, base: Path, f
     understood.
     """
     recipe, title, seats = room.recipe, f"{room.title} · {name}", guests(room)
-    if system.lora:
-        studio = studio.at(open_environment(dataclasses.replace(recipe.generator, lora=system.lora)))
+    _draw_with(studio, system.lora or recipe.generator.lora)
     for seat, image in zip(seats, rollouts.pictures(base, "image", range(len(seats))), strict=True):
         seat.shown_image = seat.base_image = image
     answers = [Answer(seat, Reply("", (), seat.caption), seat.base_image) for seat in seats]
@@ -91,6 +91,15 @@ def _system(room: Room, studio: Studio, name: str, system: System, base: Path, f
             if answer.reply.prompt:
                 seat.shown_prompt, seat.shown_image = answer.reply.prompt, answer.image
     _write(studio, _best(studio, answers) if system.best_of > 1 else answers, folder)
+
+
+def _draw_with(studio: Studio, lora: Repo | None) -> None:
+    """Give the studio the generator with this LoRA, in the place of the one it has: there is room for one."""
+    if studio.drawn_with != lora:
+        studio.environment = None
+        free()
+        studio.environment = open_environment(dataclasses.replace(studio.recipe.generator, lora=lora))
+        studio.drawn_with = lora
 
 
 def _rendered(room: Room, studio: Studio, title: str, seats: list[Seat], replies: list[list[Reply]]) -> list[Answer]:
@@ -147,16 +156,16 @@ def _write(studio: Studio, answers: list[Answer], folder: Path) -> None:
 
 def diversity(captions: list[str], images: list[Image.Image]) -> list[float]:
     """Mean absolute pixel difference, in 1/255, of each picture to the others of the same caption."""
-    arrays = [np.asarray(image, dtype=np.float32) for image in images]
     groups: dict[str, list[int]] = {}
     for i, caption in enumerate(captions):
         groups.setdefault(caption, []).append(i)
-    return [
-        float(np.mean([np.abs(arrays[i] - arrays[j]).mean() for j in groups[c] if j != i]))
-        if len(groups[c]) > 1
-        else 0.0
-        for i, c in enumerate(captions)
-    ]
+    found = [0.0] * len(images)
+    for group in groups.values():
+        arrays = [np.asarray(images[i], dtype=np.float32) for i in group]
+        for i, array in zip(group, arrays, strict=True):
+            apart = [np.abs(array - other).mean() for other in arrays if other is not array]
+            found[i] = float(np.mean(apart)) if apart else 0.0
+    return found
 
 
 def _tell(room: Room, folder: Path) -> None:

@@ -7,6 +7,7 @@ guider plays against the newest generator, and the generator then learns the pic
 from __future__ import annotations
 
 from spro_hf import parallel
+from spro_hf.memory import free
 from spro_hf.models import pinned
 from spro_hf.schema import MultimodalRecipe
 from spro_hf.stages import image, publish
@@ -21,12 +22,14 @@ def run(room: Room) -> None:
     adapter = recipe.guider.adapter
     guider, name = open_guider(recipe.guider), pinned(adapter.repo, adapter.revision)
     environment, seats = open_environment(recipe.generator), seat_all(room) if recipe.rounds else []
-    newest, trained = publish.inputs(room), {"guider": None, "generator": None}
+    newest = publish.inputs(room)
     studio = Studio(recipe, environment, recipe.select, newest["generator"].pinned)
     for step in range(recipe.rounds):
         number = recipe.first_round + step
         folder = play(room, number, seats, studio, guider, name)
         made = publish.by_first(lambda folder=folder, number=number: publish.round(room, number, folder))
+        del guider  # there is room for one
+        free()
         guider, name = open_guider(recipe.guider, str(folder / "guider")), made.pinned
         advance_seats(seats, folder / "rollouts", recipe.carry)
         tuned, pictures, steps = image.train(room, f"generator-v{step + 2}", environment, [folder / "rollouts"])
@@ -37,8 +40,10 @@ def run(room: Room) -> None:
             )
         )
         newest = {"guider": made, "generator": generator}
-        trained = {"guider": str(folder / "guider"), "generator": str(tuned / "generator")}
-        environment = open_environment(recipe.generator, trained["generator"])
+        del environment
+        studio.environment = None
+        free()
+        environment = open_environment(recipe.generator, str(tuned / "generator"))
         studio = studio.at(environment, newest["generator"].pinned)
     if parallel.first():
-        publish.pipeline(room, "v1", newest, trained["guider"], trained["generator"])
+        publish.pipeline(room, "v1", newest, guider, environment.pipe)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from spro_hf.memory import free
 from spro_hf.models import pinned
 from spro_hf.schema import PromptRecipe
 from spro_hf.stages import publish
@@ -20,10 +21,13 @@ def run(room: Room) -> None:
     )
     start = recipe.guider.adapter
     name = pinned(start.repo, start.revision) if start else pinned(recipe.guider.id, recipe.guider.revision)
-    guider = open_guider(recipe.guider)
+    trained = None
     for number in range(1, recipe.rounds + 1):
-        folder = play(room, number, seats, studio, guider, name)
-        made = publish.by_first(lambda folder=folder, number=number: publish.round(room, number, folder))
         # from disk, also when it was made just now: a run that was interrupted goes on from exactly the same weights
-        guider, name = open_guider(recipe.guider, str(folder / "guider")), made.pinned
+        guider = open_guider(recipe.guider, trained)
+        folder = play(room, number, seats, studio, guider, name)
+        del guider  # there is room for one
+        free()
+        made = publish.by_first(lambda folder=folder, number=number: publish.round(room, number, folder))
+        trained, name = str(folder / "guider"), made.pinned
         advance_seats(seats, folder / "rollouts", recipe.carry)

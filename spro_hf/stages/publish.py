@@ -8,18 +8,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from diffusers import DiffusionPipeline
 from peft import PeftModel
 
 from spro_hf import parallel
 from spro_hf.diffusion.lora import has_lora
 from spro_hf.diffusion.pipeline import SPROPipeline
+from spro_hf.guider.guider import Guider
 from spro_hf.hub.artifacts import Artifact, resolve
 from spro_hf.hub.cards import fields, render_card
 from spro_hf.models import forget_paths
+from spro_hf.parts import Guider as GuiderSpec
 from spro_hf.rollouts import read_told
-from spro_hf.schema import Guider, ImageRecipe, MultimodalRecipe, ReinforceRecipe
+from spro_hf.schema import ImageRecipe, MultimodalRecipe, ReinforceRecipe
 from spro_hf.stages.room import Room
-from spro_hf.stages.studio import open_environment, open_guider
 
 ADAPTER_CONFIG = "adapter_config.json"
 NOTHING = {"results": [], "evaluated_on": ""}
@@ -81,7 +83,7 @@ def round(room: Room, number: int, step: Path) -> Artifact:
     return room.publish("guider", "model", tag, folder, card, load, [rollouts, pairs])
 
 
-def _manner(guider: Guider) -> str:
+def _manner(guider: GuiderSpec) -> str:
     """How the guider is asked, as arguments: whoever loads it must ask it in the manner that it was taught in."""
     names = ("style", "reasoning", "word_limit", "max_new_tokens")
     return ", ".join(f"{name}={getattr(guider, name)!r}" for name in names)
@@ -157,11 +159,10 @@ def inputs(room: Room) -> dict[str, Artifact]:
     return {n: Artifact(r.repo, "model", r.revision, resolve(r.repo, "model", r.revision)) for n, r in found.items()}
 
 
-def pipeline(room: Room, tag: str, newest: dict[str, Artifact], guider: str | None, lora: str | None) -> Artifact:
-    """Push guider and generator together as an ``SPROPipeline``; ``guider`` and ``lora`` are folders, None the inputs."""
+def pipeline(room: Room, tag: str, newest: dict[str, Artifact], asked: Guider, drawn: DiffusionPipeline) -> Artifact:
+    """Push guider and generator, which are ``newest``, together as an ``SPROPipeline``."""
     recipe, repo = room.recipe, room.recipe.push["pipeline"]
     folder = _fresh(room, "pipeline")
-    asked, drawn = open_guider(recipe.guider, guider), open_environment(recipe.generator, lora).pipe
     # one all of whose weights were trained is named itself, in the place of what it began from
     guider_at = (recipe.guider.id, recipe.guider.revision)
     guider_at = guider_at if isinstance(asked.model, PeftModel) else (newest["guider"].repo, newest["guider"].tag)

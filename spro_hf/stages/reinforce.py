@@ -43,10 +43,11 @@ def run(room: Room) -> None:
     game = Game(room, Studio(recipe, environment), learner)
 
     def left(step: int, folder: Path, rows: list[dict[str, Any]]) -> None:
-        if policy.push_checkpoints and step < recipe.steps and parallel.first():
+        if step < recipe.steps and parallel.first():
             publish.reinforced(room, f"step-{step}", folder, rows)
 
-    folder, rows = train_in_blocks(room, "train", learner, recipe.steps, policy.checkpoint_every, game.play, left)
+    told = left if policy.push_checkpoints else None
+    folder, rows = train_in_blocks(room, "train", learner, recipe.steps, policy.checkpoint_every, game.play, told)
     if parallel.first():
         publish.reinforced(room, "v1", folder, rows)
 

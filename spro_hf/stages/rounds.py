@@ -130,7 +130,7 @@ def _learn_from(
     seed = derive(recipe.seed, recipe.objective, "learn", number)
     lora = recipe.learn.lora and dataclasses.asdict(recipe.learn.lora)
     room.progress.say(f"{title} · {recipe.learn.method} on {len(pairs)} pairs")
-    shown = rollouts.pictures(played, "image_in", [w for w, _ in pairs])
+    shown = rollouts.pictures(played, "image_in", _firsts(rows, pairs))
     tasks = [_task(recipe, rows[w], image) for (w, _), image in zip(pairs, shown, strict=True)]
     with needing(f"learn.{recipe.learn.method}.per_device_train_batch_size"):
         if recipe.learn.method == "sft":
@@ -141,6 +141,16 @@ def _learn_from(
             for task, (w, loser) in zip(tasks, pairs, strict=True)
         ]
         return learn.learn_dpo(guider, lessons, recipe.learn.trainer, folder, seed, lora)
+
+
+def _firsts(rows: Rows, pairs: list[tuple[int, int]]) -> list[int]:
+    """Of each pair the first row of its seed, which holds what all of the seed's candidates were asked with."""
+    first = _first_rows(rows)
+    return [first[rows[winner]["seed_id"]] for winner, _ in pairs]
+
+
+def _first_rows(rows: Rows) -> dict[str, int]:
+    return {row["seed_id"]: i for i, row in reversed(list(enumerate(rows))) if row["candidate"] == 0}
 
 
 def _task(recipe: PromptRecipe, row: dict[str, Any], image: Image) -> Task:
@@ -197,10 +207,9 @@ def advance_seats(seats: list[Seat], played: Path, carry: float) -> None:
     """
     rows = rollouts.read_told(played)
     best: dict[str, int] = {}
-    before: dict[str, int] = {}
+    before = _first_rows(rows)
     for i, row in enumerate(rows):
         seed = row["seed_id"]
-        before[seed] = i
         better = seed not in best or row["total"] > rows[best[seed]]["total"]
         if row["parsed"] and not row["why"].startswith("similarity") and better:
             best[seed] = i
@@ -241,7 +250,7 @@ def _preferences(
 ) -> Iterator[dict[str, Any]]:
     """The round's pairs as TRL takes them, with their pictures, one by one."""
     winners, losers = [w for w, _ in pairs], [loser for _, loser in pairs]
-    pictures = [("image_in", winners), ("image", winners), ("image", losers)]
+    pictures = [("image_in", _firsts(rows, pairs)), ("image", winners), ("image", losers)]
     read = [rollouts.pictures(played, column, numbers) for column, numbers in pictures]
     for (w, loser), (shown, won, lost) in zip(pairs, zip(*read, strict=True), strict=True):
         winner, beaten = rows[w], rows[loser]

@@ -102,8 +102,11 @@ class Studio:
         with redirect_stdout(io.StringIO()):  # the Hub's mixin prints a line for every model that it loads
             self.rewards = rewards.load(recipe.scorers, recipe.reward)
             self.oracle = Oracle.load() if recipe.oracle else None
-        self.similarity = rewards.Similarity(filter_by.similarity, filter_by.similarity_revision) if filter_by else None
+        self.similarity = None
+        if by := filter_by:
+            self.similarity = rewards.Similarity(by.similarity, by.similarity_revision, by.similarity_dtype)
         self.names = self._names(lora)
+        self.drawn_with = recipe.generator.lora
 
     def at(self, environment: Environment, lora: str | None = None) -> Studio:
         """The same scorers over another generator."""
@@ -220,12 +223,14 @@ class Studio:
         return [(p.winner.row, p.loser.row) for p in pairs]
 
     def _row(self, seat: Seat, candidate: int, reply: Reply) -> dict[str, Any]:
+        # pictures that all candidates of a seed share stand in the first one's row: they are most of what a round takes
+        shown, base = (seat.shown_image, seat.base_image) if candidate == 0 else (None, None)
         return {
             "seed_id": seat.seed_id, "objective": self.recipe.objective, "candidate": candidate,
             "base_caption": seat.caption, "context": json.dumps(dict(seat.context)),
-            "caption_in": seat.shown_prompt, "image_in": seat.shown_image,
+            "caption_in": seat.shown_prompt, "image_in": shown,
             "reply": reply.text, "plan": list(reply.plan), "parsed": reply.prompt is not None,
-            "problem": reply.problem or "", "prompt": reply.prompt or "", "image": None, "image_base": seat.base_image,
+            "problem": reply.problem or "", "prompt": reply.prompt or "", "image": None, "image_base": base,
             "image_seed": seat.image_seed, "rewards": "{}", "total": None, "base_total": seat.base_scores["total"],
             "base_rewards": json.dumps({k: v for k, v in seat.base_scores.items() if k != "total"}),
             "similarity": None, "measures": "{}", "kept": False, "why": reply.problem or "", **self.names,

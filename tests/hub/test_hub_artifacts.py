@@ -92,4 +92,5 @@ def test_lineage_is_the_same_for_the_same_run(tmp_path):
 
 def test_transformers_peft_and_diffusers_load_a_tag(do, tmp_path):
     apart = do(ask.models_by_tag, str(tmp_path))
-    assert apart["adapter"] == apart["pipe"] == 0.0 < apart["plain"]
+    # the same numbers, but for the rounding of a CPU whose products depend on where in memory they lie
+    assert max(apart["adapter"], apart["pipe"]) < 1e-5 and apart["plain"] > 1e-3

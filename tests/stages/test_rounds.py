@@ -7,10 +7,10 @@ from spro_hf.stages.rounds import account, advance_seats
 from spro_hf.stages.studio import Seat
 
 
-def row(seed, total, prompt, why="", parsed=True):
+def row(seed, total, prompt, why="", parsed=True, candidate=0):
     return {"seed_id": seed, "parsed": parsed, "why": why, "total": total, "prompt": prompt, "image": None,
             "caption_in": f"{seed} before", "image_in": None, "base_total": 2.0, "measures": "{}",
-            "problem": "" if parsed else "empty prompt"}  # fmt: skip
+            "candidate": candidate, "problem": "" if parsed else "empty prompt"}  # fmt: skip
 
 
 @pytest.fixture
@@ -25,8 +25,8 @@ def seats():
 
 
 ROWS = [
-    row("a", 3.0, "a good"), row("a", 5.0, "a best"), row("a", 9.0, "a far", "similarity below 0.5"),
-    row("b", 4.0, "b far", "similarity below 0.5"), row("b", 0.0, "", "empty prompt", parsed=False),
+    row("a", 3.0, "a good"), row("a", 5.0, "a best", candidate=1), row("a", 9.0, "a far", "similarity below 0.5", True, 2),
+    row("b", 4.0, "b far", "similarity below 0.5"), row("b", 0.0, "", "empty prompt", False, 1),
     row("c", 4.0, "c good"),
 ]  # fmt: skip
 
@@ -36,7 +36,7 @@ def test_the_best_that_kept_its_likeness_goes_on(played):
     advance_seats(table, played, carry=0.5)
     assert (table[0].shown_prompt, table[0].shown_at) == ("a best", (played, "image", 1))
     # all of b's were dropped: it is shown again what its rows say it was shown, whatever this process remembers
-    assert (table[1].shown_prompt, table[1].shown_at) == ("b before", (played, "image_in", 4))
+    assert (table[1].shown_prompt, table[1].shown_at) == ("b before", (played, "image_in", 3))
     # the half that is not carried begins again from the caption and a fresh picture
     assert [(s.shown_prompt, s.shown_at) for s in table[2:]] == [("caption c", None), ("caption d", None)]
     assert all(seat.shown_image is None for seat in table)
