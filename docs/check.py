@@ -39,7 +39,8 @@ def real() -> str:
         if one.stage == "multimodal" and not one.rounds:
             data = ""
         guider = _short(one.guider.id) if getattr(one, "guider", None) else ""
-        reward = " ".join(f"{weight:+g}·{name}" for name, weight in one.reward.items()).lstrip("+").replace("1·", "")
+        weighed = [name if weight == 1 else f"{weight:g}·{name}" for name, weight in one.reward.items()]
+        reward = " + ".join(weighed).replace("+ -", "− ")
         cells = [f"`{file.relative_to(ROOT / 'recipes').with_suffix('')}`", one.stage, _short(one.generator.id), guider, data,
                  reward, hardware(one), one.paper]  # fmt: skip
         lines.append("| " + " | ".join(cells) + " |")
