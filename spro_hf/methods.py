@@ -59,6 +59,7 @@ class Finetune:
     ``captions`` "base" is the paper's: winners under their base captions. "both" shows each winner under the prompt that
     made it as well, so that a generator that decorates plain captions does not decorate the guider's prompts twice.
     ``batch_size`` is the pictures of an update, which are learned from in ``accumulation`` parts, one after the other.
+    ``size`` is the height and width, in pixels, at which it learns; null is the call's.
     """
 
     captions: str = "base"
@@ -66,6 +67,7 @@ class Finetune:
     epochs: int | None = None
     batch_size: int = 16
     accumulation: int = 1
+    size: tuple[int, ...] | None = None
     lr: float = 1e-3
     warmup: int = 10
     caption_dropout: float = 0.1
@@ -84,6 +86,10 @@ class Finetune:
         need(
             self.accumulation <= self.batch_size,
             f"'accumulation' is {self.accumulation}, but a batch has {self.batch_size} pictures; give at most as many.",
+        )
+        need(
+            self.size is None or (len(self.size) == 2 and min(self.size) > 0),
+            f"'size' is {list(self.size or ())}; give a height and a width in pixels, e.g. [512, 512].",
         )
         need(self.captions in CAPTIONS, f"'captions' is '{self.captions}'; {nearest(self.captions, CAPTIONS)}")
 

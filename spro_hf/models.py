@@ -117,9 +117,14 @@ def _checksum(folder: Path) -> str:
     return digest.hexdigest()
 
 
+def on_hub(id: str) -> bool:
+    """Whether ``id`` is a repository of the Hub, neither a folder nor part of the package."""
+    return not id.startswith((BUILT_IN, LAION)) and not Path(id).is_dir()
+
+
 def commit(id: str, revision: str | None = None, kind: str = "model") -> str:
     """The commit behind ``id`` at ``revision``; for a built-in or local model the sha256 of its files."""
-    if id.startswith((BUILT_IN, LAION)) or Path(id).is_dir():
+    if not on_hub(id):
         return _checksum(Path(locate(id)))
     from spro_hf.hub.artifacts import resolve
 

@@ -32,8 +32,8 @@ def _read(path: Path) -> dict[str, Any]:
     above, data = data, {}
     parents = above.pop("extends", [])
     for parent in parents if isinstance(parents, list) else [parents]:
-        data = _merge(data, _read(path.parent / str(parent)))
-    return _merge(data, above)
+        data = _merge_choice(data, _read(path.parent / str(parent)))
+    return _merge_choice(data, above)
 
 
 def find(folder: Path) -> list[Path]:

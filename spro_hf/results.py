@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from spro_hf import seeds
-from spro_hf.schema import ImageRecipe, PromptRecipe, Recipe, ReinforceRecipe
+from spro_hf.schema import EvaluateRecipe, PromptRecipe, Recipe, ReinforceRecipe
 from spro_hf.statistics import mean_se
 from spro_hf.steps import write_whole
 
@@ -70,7 +70,9 @@ def gather(folder: Path, recipes: list[Recipe], rooms: list[Path], seconds: floa
             replies += counted
         if isinstance(recipe, ReinforceRecipe):
             curves += _training(recipe, room)
-    name, subtitle = TITLES[any(isinstance(r, PromptRecipe | ImageRecipe) for r in recipes)]
+    name, subtitle = TITLES[
+        not all(isinstance(r, ReinforceRecipe | EvaluateRecipe) for r in recipes) or _plays(recipes)
+    ]
     results = {
         "title": f"{name} on the embedded world" if all(r.oracle for r in recipes) else name,
         "subtitle": subtitle,
@@ -91,6 +93,11 @@ def gather(folder: Path, recipes: list[Recipe], rooms: list[Path], seconds: floa
     }  # fmt: skip
     write_whole(folder / "results.json", json.dumps(results, indent=1))
     return results
+
+
+def _plays(recipes: list[Recipe]) -> bool:
+    """Whether a system of an evaluation has a guider."""
+    return any(s.guided for r in recipes if isinstance(r, EvaluateRecipe) for s in r.systems.values())
 
 
 def _in_order(room: Path) -> list[Path]:

@@ -64,14 +64,19 @@ GROUP = 64  # rows that are read together when one picture is asked for
 
 
 def write(rows: Iterable[dict[str, Any]], schema: dict[str, Any], folder: Path, part: int = 0, of: int = 1) -> None:
-    """Write rows to ``folder``/data/train-<part>-of-<of>.parquet; pictures go in as PNG, losslessly."""
-    rows = list(rows)
-    columns = {name: [row[name] for row in rows] for name in schema}  # also where there is no row
-    Dataset.from_dict(columns, features=Features(schema)).to_parquet(_file(folder, part, of), batch_size=GROUP)
+    """Write rows to ``folder``/data/train-<part>-of-<of>.parquet, GROUP at a time; pictures go in as PNG, losslessly."""
+    features, rows = Features(schema), iter(rows)
+    with pyarrow.parquet.ParquetWriter(_file(folder, part, of), features.arrow_schema) as writer:
+        while True:
+            some = list(islice(rows, GROUP))
+            columns = {name: [row[name] for row in some] for name in schema}  # also where there is no row
+            writer.write_table(Dataset.from_dict(columns, features=features).data.table.cast(features.arrow_schema))
+            if len(some) < GROUP:
+                return
 
 
 def write_in_parts(rows: Iterable[dict[str, Any]], schema: dict[str, Any], folder: Path, size: int, count: int) -> None:
-    """Write ``count`` rows, ``size`` to a file, and hold no more of them than that."""
+    """Write ``count`` rows, ``size`` to a file."""
     rows, of = iter(rows), max(1, -(-count // size))
     for part in range(of):
         write(islice(rows, size), schema, folder, part, of)
@@ -99,7 +104,7 @@ def files(folder: Path) -> list[Path]:
 
 def count(file: Path) -> int:
     """How many rows a parquet file has."""
-    return pyarrow.parquet.ParquetFile(file).metadata.num_rows
+    return pyarrow.parquet.read_metadata(file).num_rows
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
@@ -120,21 +125,30 @@ def read_told(folder: Path) -> list[dict[str, Any]]:
 
 def pictures(folder: Path, column: str, rows: Iterable[int]) -> Iterator[Pictures.Image | None]:
     """The pictures of a column at row numbers, one by one in the order of ``rows``; best asked for in rising order."""
-    opened = [pyarrow.parquet.ParquetFile(file) for file in files(folder)]
-    groups, start = [], 0  # (first row, the row behind the last, file, group)
-    for file in opened:
-        for number in range(file.num_row_groups):
-            count = file.metadata.row_group(number).num_rows
-            groups.append((start, start + count, file, number))
-            start += count
-    at, held = None, []
-    for row in rows:
-        if at is None or not at[0] <= row < at[1]:
-            at = next((g for g in groups if g[0] <= row < g[1]), None)
-            if at is None:
-                raise IndexError(f"{folder} has {start} rows; there is no row {row}")
-            held = at[2].read_row_group(at[3], columns=[column]).column(0).to_pylist()
-        yield _picture(held[row - at[0]])
+    places, start = [], 0  # of each file: its first row, and the row behind its last
+    for file in files(folder):
+        places.append((start, start + count(file), file))
+        start = places[-1][1]
+    opened, at, held = None, None, []
+    try:
+        for row in rows:
+            if at is None or not at[0] <= row < at[1]:
+                first, _, file = next((p for p in places if p[0] <= row < p[1]), (0, 0, None))
+                if file is None:
+                    raise IndexError(f"{folder} has {start} rows; there is no row {row}")
+                if opened is None or opened[0] != file:  # one at a time: a round may have a thousand
+                    if opened:
+                        opened[1].close()
+                    opened = (file, pyarrow.parquet.ParquetFile(file))
+                number, begin = 0, first
+                while row >= begin + (size := opened[1].metadata.row_group(number).num_rows):
+                    number, begin = number + 1, begin + size
+                at = (begin, begin + size)
+                held = opened[1].read_row_group(number, columns=[column]).column(0).to_pylist()
+            yield _picture(held[row - at[0]])
+    finally:
+        if opened:
+            opened[1].close()
 
 
 def _picture(value: Any) -> Any:

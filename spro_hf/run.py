@@ -102,7 +102,7 @@ def _stages(path: Path, out: Path, recipes: list[Recipe], hub: str, command: lis
 def with_seeds(recipe: Recipe, seeds: Path | None) -> Recipe:
     if seeds is None or not isinstance(recipe, PromptRecipe | ReinforceRecipe):
         return recipe
-    return dataclasses.replace(recipe, seeds=dataclasses.replace(recipe.seeds, source=str(seeds)))
+    return dataclasses.replace(recipe, seeds=Seeds(source=str(seeds), count=recipe.seeds.count))
 
 
 def _check_seeds(recipes: list[Recipe]) -> None:
@@ -125,12 +125,12 @@ def _preflight(path: Path, recipes: list[Recipe], hub: str) -> None:
     Every artifact that is read must be there, or be made by an earlier stage; no two stages may leave the same.
     """
     from spro_hf.guider import learn
-    from spro_hf.hub.artifacts import check_token, resolve
-    from spro_hf.models import commit
+    from spro_hf.hub.artifacts import check_token, may_have, resolve
+    from spro_hf.models import commit, on_hub
     from spro_hf.seeds import preflight
 
     if hub != "local":
-        check_token()
+        check_token(repo for recipe in recipes for repo, _, _ in sorted(outputs(recipe)))
 
     made: set[tuple[str, str, str]] = set()
     methods = Counter((r.objective, r.method) for r in recipes if isinstance(r, ReinforceRecipe))
@@ -145,6 +145,8 @@ def _preflight(path: Path, recipes: list[Recipe], hub: str) -> None:
         for field, id, revision in recipe.models:
             try:
                 commit(id, revision)
+                if on_hub(id):
+                    may_have(id, "model")
             except UserError as error:
                 advice = (
                     " A run's own local Hub holds what the run leaves; models come with --hub https://huggingface.co."

@@ -30,8 +30,9 @@ class Recipe:
     """What every stage has. ``name`` is what the recipe's artifacts are called by, ``{name}`` in the names of repositories.
 
     ``paper`` is what a paper reports of such a run; it is shown as the paper's, never as a measurement. ``scorers`` are of
-    the kind that they are called, or of their ``kind``; ``license`` is that of what is pushed, by the
-    Hub's identifiers; ``private`` makes new repositories private; ``oracle`` adds the embedded world's truth.
+    the kind that they are called, or of their ``kind``. ``license`` is that of what is pushed, by the Hub's identifiers,
+    but for the artifacts that ``licenses`` has; ``private`` makes new repositories private. ``oracle`` adds the embedded
+    world's truth.
     """
 
     stage: str
@@ -44,6 +45,7 @@ class Recipe:
     paper: str = ""
     namespace: str = "spro"
     license: str = "apache-2.0"
+    licenses: dict[str, str] = field(default_factory=dict)
     private: bool = False
     seed: int = 0
     oracle: bool = False
@@ -55,6 +57,9 @@ class Recipe:
             _check_scorer(name, spec)
         for name in self.reward:
             need(name in self.scorers, f"reward: unknown reward '{name}'; {nearest(name, self.scorers)}")
+        for name in self.licenses:
+            known = ("rollouts", "pairs", "guider", "generator", "pipeline", "results")
+            need(name in known, f"licenses: unknown artifact '{name}'; {nearest(name, known)}")
         unknown = set(self.push) - set(self.pushes)
         need(not unknown, f"push: unknown artifact '{min(unknown, default='')}'; known: {', '.join(self.pushes)}.")
         lacking = [name for name in self.pushes if name not in self.push]
@@ -155,9 +160,10 @@ class PromptRecipe(Recipe):
         need(self.part > 0, f"'part' is {self.part}; give at least 1.")
         for name in self.select.improve:
             need(name in self.scorers, f"select: 'improve' names '{name}'; {nearest(name, self.scorers)}")
+        dtype = self.guider.dtype
         need(
-            self.learn.lora is not None or self.guider.dtype != "float16",
-            "learn: 'lora' is null and the guider's 'dtype' float16, in which gradients vanish; use bfloat16 or float32.",
+            self.learn.lora is not None or dtype == "float32",
+            f"learn: 'lora' is null and the guider's 'dtype' {dtype}, too coarse for small updates; use float32.",
         )
 
     @property
@@ -232,6 +238,13 @@ class MultimodalRecipe(PromptRecipe):
     @property
     def pushes(self) -> tuple[str, ...]:
         return ("rollouts", "pairs", "guider", "generator", "pipeline")
+
+    @property
+    def inputs(self) -> dict[str, tuple[str, str, str]]:
+        found = super().inputs
+        if not self.rounds:  # nothing is played, and no seed is read
+            found.pop("seeds", None)
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from spro_hf import parallel
+from spro_hf.diffusion.environment import Environment
 from spro_hf.diffusion.learner import Learner
 from spro_hf.diffusion.memo import remembered_prompts
 from spro_hf.errors import UserError
@@ -30,6 +31,7 @@ def finetune(
     accumulation: int = 1,
     caption_dropout: float = 0.0,
     advance: Callable[[int], None] | None = None,
+    draws: Draws | None = None,
 ) -> list[float]:
     """Train the learner's denoiser on {base caption, winner picture} by reconstruction (SPRO, stage 2).
 
@@ -38,26 +40,23 @@ def finetune(
     Args:
         captions, x0: captions and the pictures' latents as ``Environment.encode`` gives them, equally many; every pass
             over them is shuffled anew.
-        steps: the updates to make; what is drawn before ``steps.start`` is drawn and left, so that a training that is
-            continued sees what it would have seen.
+        steps: the updates to make.
         seed: of order, noise, levels and dropout; the same seed gives the same weights.
         accumulation: in how many parts a batch is learned from, one after the other, to save memory.
         caption_dropout: share of samples trained under the empty caption, for classifier-free guidance.
         advance: is called after each update with the number of samples it saw.
+        draws: those of the updates before, to go on from; without them all that came before is drawn again and left.
 
     Returns:
         The loss at each of ``steps``.
     """
     if not captions or len(captions) != len(x0):
         raise UserError(f"Fine-tuning has {len(captions)} captions and {len(x0)} pictures; give one for one.")
-    generator, environment, losses = torch.Generator().manual_seed(seed), learner.environment, []
+    environment, losses = learner.environment, []
+    draws = draws or Draws(len(captions), x0.shape[1:], environment, batch_size, seed, caption_dropout)
     with remembered_prompts(environment.pipe):
-        for step, rows in enumerate(_batches(len(captions), batch_size, steps.stop, generator)):
-            dropped = torch.rand(len(rows), generator=generator) < caption_dropout
-            noise = torch.randn((len(rows), *x0.shape[1:]), generator=generator)
-            levels = environment.draw_levels(len(rows), generator)
-            if step < steps.start:
-                continue
+        for step in steps:
+            rows, dropped, noise, levels = draws.at(step)
             texts = ["" if drop else captions[row] for row, drop in zip(rows, dropped, strict=True)]
             mine, loss = list(parallel.share_of(len(rows))), 0.0
             for part in _parts(mine, accumulation):
@@ -75,10 +74,37 @@ def finetune(
     return losses
 
 
-def _batches(count: int, batch_size: int, steps: int, generator: torch.Generator) -> Iterator[list[int]]:
-    """Row numbers of ``steps`` batches; batches run on over the end of a pass, so that each is full."""
+class Draws:
+    """What is random in a fine-tuning, update after update: rows, dropped captions, noise and levels.
+
+    It is one sequence, so that a training that is continued sees what it would have seen.
+    """
+
+    def __init__(
+        self, count: int, shape: Sequence[int], environment: Environment, batch_size: int, seed: int, dropout: float
+    ):
+        self.generator = torch.Generator().manual_seed(seed)
+        self.shape, self.environment, self.dropout, self.next = tuple(shape), environment, dropout, 0
+        self.batches = _batches(count, batch_size, self.generator)
+
+    def at(self, step: int) -> tuple[list[int], Tensor, Tensor, Tensor]:
+        """Those of an update that is not behind the last one asked for."""
+        if step < self.next:
+            raise ValueError(f"update {step} has been drawn; the next is {self.next}")
+        while True:
+            rows = next(self.batches)
+            dropped = torch.rand(len(rows), generator=self.generator) < self.dropout
+            noise = torch.randn((len(rows), *self.shape), generator=self.generator)
+            levels = self.environment.draw_levels(len(rows), self.generator)
+            self.next += 1
+            if self.next > step:
+                return rows, dropped, noise, levels
+
+
+def _batches(count: int, batch_size: int, generator: torch.Generator) -> Iterator[list[int]]:
+    """Row numbers of batches without end; they run on over the end of a pass, so that each is full."""
     order: list[int] = []
-    for _ in range(steps):
+    while True:
         while len(order) < batch_size:
             order += torch.randperm(count, generator=generator).tolist()
         yield order[:batch_size]

@@ -83,7 +83,8 @@ def add_lora(
         r=rank, lora_alpha=alpha, init_lora_weights="gaussian",
         target_modules=TARGETS.split("|") if targets is None else _targets(denoiser, targets),
     )  # fmt: skip
-    with torch.random.fork_rng():
+    device = denoiser.device
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):  # other accelerators are not woken
         torch.manual_seed(seed)
         if hasattr(denoiser, "add_adapter"):
             denoiser.add_adapter(config)

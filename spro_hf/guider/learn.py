@@ -11,12 +11,15 @@ adapter, or, where all weights are trained, of the model. The paper does not say
 
 from __future__ import annotations
 
+import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from itertools import chain
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from datasets import (
     Dataset,
@@ -32,6 +35,7 @@ from peft import PeftModel
 from transformers import PrinterCallback
 from trl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 
+from spro_hf import parallel
 from spro_hf.errors import UserError
 from spro_hf.guider import mllama
 from spro_hf.guider.guider import Guider, Reply, Task, forked, renamed
@@ -39,6 +43,7 @@ from spro_hf.guider.lora import add_lora
 from spro_hf.strict import nearest
 
 CONFIGS = {"dpo": DPOConfig, "grpo": GRPOConfig, "sft": SFTConfig}
+WRITTEN = 16  # rows that are held until they are written
 _CHAT = List({"role": Value("string"), "content": Value("string")})
 
 
@@ -53,7 +58,7 @@ class Pair:
 
 def learn_dpo(
     guider: Guider,
-    pairs: Sequence[Pair],
+    pairs: Iterable[Pair],
     settings: dict[str, Any],
     folder: Path,
     seed: int,
@@ -71,14 +76,14 @@ def learn_dpo(
         UserError: if there are no pairs, or for a field that DPOConfig or ``lora`` does not have.
     """
     end = _closing(guider)
-    rows = [_row(guider, p.task, chosen=_answer(p.chosen, end), rejected=_answer(p.rejected, end)) for p in pairs]
+    rows = (_row(guider, p.task, chosen=_answer(p.chosen, end), rejected=_answer(p.rejected, end)) for p in pairs)
     with _trainable(guider, DPOConfig, settings, folder, seed, lora) as args:
         return _run(DPOTrainer(**_common(guider, args, rows, "pairs")))
 
 
 def learn_sft(
     guider: Guider,
-    examples: Sequence[tuple[Task, str]],
+    examples: Iterable[tuple[Task, str]],
     settings: dict[str, Any],
     folder: Path,
     seed: int,
@@ -89,7 +94,7 @@ def learn_sft(
     The loss is taken on the reply alone. ``settings`` are SFTConfig's fields; all else as in :func:`learn_dpo`.
     """
     end = _closing(guider)
-    rows = [_row(guider, task, completion=_answer(reply, end)) for task, reply in examples]
+    rows = (_row(guider, task, completion=_answer(reply, end)) for task, reply in examples)
     with _trainable(guider, SFTConfig, settings, folder, seed, lora) as args:
         return _run(SFTTrainer(**_common(guider, args, rows, "examples")))
 
@@ -109,7 +114,7 @@ def learn_grpo(
     number for each; it renders and scores. ``settings`` are GRPOConfig's fields; all else as in :func:`learn_dpo`.
     """
     mllama.refuse_grpo(guider.model)
-    rows = [_row(guider, task, index=i) for i, task in enumerate(tasks)]
+    rows = (_row(guider, task, index=i) for i, task in enumerate(tasks))
     words = {"chat_template_kwargs": guider.template_words} if guider.template_words else {}
     settings = {"max_completion_length": guider.max_new_tokens, **words, **settings}
     scored = _reward_function(guider, tasks, reward)
@@ -165,17 +170,27 @@ def _closing(guider: Guider) -> str:
     return "" if any(end in text[text.rindex("Prompt:") :] for end in ends) else guider.tokenizer.eos_token
 
 
-def _common(guider: Guider, args: Any, rows: list[dict[str, Any]], what: str) -> dict[str, Any]:
-    if not rows:
+def _common(guider: Guider, args: Any, rows: Iterable[dict[str, Any]], what: str) -> dict[str, Any]:
+    """What every trainer takes. Rows are written to the disk one by one: a round's pictures are more than memory holds."""
+    rows = iter(rows)
+    if (first := next(rows, None)) is None:
         raise UserError(f"learn: there are no {what} to learn from; loosen the filters or give more seeds.")
     kinds = {
         "images": List(Image()),
         "index": Value("int64"),
         "chat_template_kwargs": {"enable_thinking": Value("bool")},
     }
-    features = Features({name: kinds.get(name, _CHAT) for name in rows[0]})
-    data = Dataset.from_list(rows, features=features)
+    features = Features({name: kinds.get(name, _CHAT) for name in first})
+    data = Dataset.from_generator(
+        lambda: chain([first], rows), features=features, writer_batch_size=WRITTEN, fingerprint=uuid4().hex,
+        cache_dir=str(_rows_of(args)),
+    )  # fmt: skip
     return {"model": guider.model, "args": args, "train_dataset": data, "processing_class": guider.processor}
+
+
+def _rows_of(args: Any) -> Path:
+    """Where this process writes what it learns from, while it learns."""
+    return Path(args.output_dir) / f"rows-{parallel.rank()}"
 
 
 def check(method: str, settings: dict[str, Any]) -> None:
@@ -219,9 +234,14 @@ def _arguments(kind: type[Any], settings: dict[str, Any], guider: Guider, folder
             defaults["activation_checkpointing"] = False
     defaults = {name: value for name, value in defaults.items() if name in known}
     try:
-        return kind(**{"output_dir": str(folder), **defaults, **settings})
+        args = kind(**{"output_dir": str(folder), **defaults, **settings})
     except (ValueError, TypeError, NotImplementedError) as error:
         raise UserError(f"learn.{_method(kind)}: {kind.__name__} does not take these settings ({error}).") from error
+    if (
+        args.n_gpu > 1
+    ):  # one process is one device: torchrun starts the others, and DataParallel would tear pictures apart
+        args._n_gpu = 1
+    return args
 
 
 @contextmanager
@@ -257,6 +277,7 @@ def _trainable(
             guider.model.train()
             yield args
         finally:
+            shutil.rmtree(_rows_of(args), ignore_errors=True)
             for config, kept in configs:
                 vars(config).clear()
                 vars(config).update(kept)

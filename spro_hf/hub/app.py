@@ -41,6 +41,7 @@ _ROUTES: list[tuple[str, str, Callable[[Call], Response], str]] = [
     ("GET", f"/api/{_REPO}(?:/revision/{_REV})?", reading.info, "read"),
     ("GET", f"/api/{_REPO}/tree/{_REV}(?:/{_PATH})?", reading.tree, "read"),
     ("POST", f"/api/{_REPO}/paths-info/{_REV}", reading.paths_info, "read"),
+    ("GET", f"/api/{_REPO}/auth-check", reading.auth_check, "read"),
     ("GET", f"/api/{_REPO}/refs", reading.refs, "read"),
     ("GET", f"/api/{_REPO}/commits/{_REV}", reading.commits, "read"),
     ("GET", f"/{_SITE}/resolve/{_REV}/{_PATH}", reading.resolve, "read"),

@@ -14,7 +14,7 @@ import json
 import platform
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,7 +81,7 @@ def _explained(repo: str, kind: str, revision: str = "") -> Iterator[None]:
     except HfHubHTTPError as error:
         if error.response.status_code not in (401, 403):
             raise
-        advice = "set HF_TOKEN to one that may write there"
+        advice = "set HF_TOKEN to one that may read it, and write to it if it is pushed to"
         raise UserError(f"{kind} {repo}: {endpoint} does not accept the token; {advice}.") from error
 
 
@@ -168,13 +168,27 @@ def _same(file: Path, entry: RepoFile) -> bool:
     return digest.hexdigest() == (entry.lfs.sha256 if entry.lfs else entry.blob_id)
 
 
-def check_token() -> str:
-    """The name of whom the token belongs to; a ``UserError`` if the Hub cannot be reached or does not accept it."""
+def check_token(repos: Iterable[str] = ()) -> None:
+    """Raise a ``UserError`` if the Hub cannot be reached, does not accept the token, or ``repos`` are in a namespace that is
+    neither the account's nor of one of its organisations."""
     with _explained("account", "your"):
         try:
-            return HfApi().whoami()["name"]
+            me = HfApi().whoami()
         except LocalTokenNotFoundError as error:
             raise UserError("There is no token; set HF_TOKEN to one that may write.") from error
+    mine = [me["name"], *(org["name"] for org in me.get("orgs", []))]
+    for repo in repos:
+        if repo.partition("/")[0] not in mine:
+            raise UserError(
+                f"push: {repo} is not in a namespace of this token's account ({', '.join(mine)}); give one of them, as by "
+                f"--set namespace={mine[0]}."
+            )
+
+
+def may_have(repo: str, kind: str) -> None:
+    """Raise a ``UserError`` if the files of a repository, which anyone may list, are not for this account."""
+    with _explained(repo, kind):
+        HfApi().auth_check(repo, repo_type=kind)
 
 
 def resolve(repo: str, kind: str, revision: str) -> str:

@@ -25,9 +25,11 @@ def _environment() -> Environment:
     # a wheel carries the templates inside the package; a checkout has them beside it
     home = package if (package / _FOLDERS[0]).is_dir() else package.parent
     loader = FileSystemLoader([home / folder for folder in _FOLDERS])
-    return Environment(
+    made = Environment(
         loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
+    made.filters["repr"] = repr
+    return made
 
 
 @cache

@@ -50,7 +50,9 @@ def written(recipe: Recipe, sizes: dict[str, Size | None], counts: Counts) -> di
     rounds, pairs = recipe.rounds, recipe.seeds.count
     rows = counts.replies.number // rounds if rounds else 0
     played = _bytes(rows, 1, each) + _bytes(recipe.seeds.count if rounds else 0, SHARED, each)
-    told = (played + _bytes(pairs if rounds else 0, PAIRED, each)) * (rounds + 1) + played  # one is laid out, one played
+    told = (played + _bytes(pairs if rounds else 0, PAIRED, each)) * (
+        rounds + 1
+    ) + played  # one is laid out, one played
     weights = _guider(recipe, guider) * (rounds + 1)
     if isinstance(recipe, MultimodalRecipe):  # and both in the pipeline
         tuned = (

@@ -131,7 +131,7 @@ def _prompt(
         found.append(Phase("learn", everything, {writer.device: state}, {writer.device: needs}))
     if isinstance(recipe, MultimodalRecipe):
         found += tuning(recipe, sizes["generator.id"], everything, counts) if recipe.rounds else []
-        found.append(Phase("publish", everything))
+        found.append(Phase("publish", everything if recipe.rounds else [drawer, writer]))
     return found
 
 

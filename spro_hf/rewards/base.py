@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from spro_hf.errors import UserError
+from spro_hf.memory import needing
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,8 @@ class Rewards:
             UserError: if a picture is not RGB, a reward fails, it returns another number of scores than pictures, or a
                 score is not finite; the picture is named. A failed score never becomes zero.
         """
+        if not len(images):
+            return []
         rows: list[dict[str, float]] = [{} for _ in images]
         captions = captions_of(briefs)
         for i, image in enumerate(images):
@@ -76,7 +79,8 @@ class Rewards:
                 )
         for name, reward in self.parts.items():
             try:
-                scores = reward(images, briefs)
+                with needing(f"scorers.{name}.batch_size", getattr(reward, "batch_size", None)):
+                    scores = reward(images, briefs)
             except UserError:
                 raise
             except Exception as error:

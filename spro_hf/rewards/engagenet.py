@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoModelForImageTextToText, AutoProcessor, LogitsProcessor, LogitsProcessorList
 
 from spro_hf.errors import UserError
 from spro_hf.models import load_model, locate
@@ -25,7 +26,7 @@ TONES = {"warm": ("red", "orange", "yellow", "pink"), "cool": ("green", "cyan", 
          "neutral": ("black", "grey", "white")}  # fmt: skip
 LEAST = 0.05  # of the picture: a colour that covers less is not told
 CONTEXT = {"company": "Company", "tweet": "Tweet", "date": "Date"}
-NEW_TOKENS = 16
+NEW_TOKENS = 6  # a blank, three digits, and the end
 
 
 class EngageNet:
@@ -44,8 +45,7 @@ class EngageNet:
         head: a safetensors file in ``id`` with the keys ``0.weight``, ``0.bias``, ``2.weight``, ``2.bias``: the score is then
             what these two layers say. Without it the score is the number that the model writes.
 
-    Raises:
-        UserError: if the model writes anything but one number of 0 to 100; the caption is named.
+    The number is whole, and many pictures get the same one from a model that was not tuned for it.
     """
 
     differentiable = False
@@ -109,23 +109,47 @@ class EngageNet:
         return self.head(hidden[torch.arange(len(last), device=last.device), last].float())[:, 0].tolist()
 
     def _write(self, images: Sequence[Image.Image], briefs: Sequence[Brief | str]) -> list[float]:
-        """The numbers that the model writes, its most probable token each time."""
+        """The numbers that the model writes, its most probable token each time among those that go on to a number."""
         inputs = self.encode(images, briefs, "left")
+        start = inputs["input_ids"].shape[1]
         tokens = self.model.generate(
-            **inputs, do_sample=False, max_new_tokens=NEW_TOKENS, pad_token_id=self.processor.tokenizer.pad_token_id
-        )[:, inputs["input_ids"].shape[1] :]
-        scores = []
-        for said, caption in zip(
-            self.processor.batch_decode(tokens, skip_special_tokens=True), captions_of(briefs), strict=True
-        ):
-            score = number(said)
-            if score is None:
-                raise UserError(
-                    f"{FIELD}: asked for a number of 0 to 100 (caption: {caption!r}), the model wrote {said.strip()!r}; name a "
-                    "model that answers with one, or its 'head'."
-                )
-            scores.append(score)
-        return scores
+            **inputs, do_sample=False, max_new_tokens=NEW_TOKENS, pad_token_id=self.processor.tokenizer.pad_token_id,
+            logits_processor=LogitsProcessorList([Numbers(self.processor.tokenizer, start, self._ends())]),
+        )[:, start:]  # fmt: skip
+        return [float(text) for text in self.processor.batch_decode(tokens, skip_special_tokens=True)]
+
+    def _ends(self) -> list[int]:
+        ends = self.model.generation_config.eos_token_id
+        ends = ends if isinstance(ends, list) else [ends]
+        return [end for end in {*ends, self.processor.tokenizer.eos_token_id} if end is not None]
+
+
+class Numbers(LogitsProcessor):
+    """Leaves of each step's tokens those with which what stands behind ``start`` can be a whole number of 0 to 100.
+
+    A model that was not tuned for it would else answer in sentences, in ranges, or not at all.
+    """
+
+    def __init__(self, tokenizer: Any, start: int, ends: list[int]):
+        texts = tokenizer.batch_decode([[i] for i in range(len(tokenizer))])
+        self.digits = {i: text.strip() for i, text in enumerate(texts) if re.fullmatch(r"\s*[0-9]{1,3}\s*", text)}
+        if not self.digits:
+            raise UserError(
+                f"{FIELD}: the model's tokenizer has no digits to answer with; name a model of words, or 'head'."
+            )
+        # LLaMA-1's tokenizer writes a blank of its own before the first digit
+        self.blank = [i for i in tokenizer.convert_tokens_to_ids(["\u2581"]) if i not in (None, tokenizer.unk_token_id)]
+        self.start, self.ends = start, ends
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """``scores`` of shape (rows, vocabulary)."""
+        left = torch.full_like(scores, -torch.inf)
+        for row, said in enumerate(input_ids[:, self.start :].tolist()):
+            number = "".join(self.digits.get(token, "") for token in said)
+            fit = [i for i, text in self.digits.items() if number != "0" and int(number + text) <= 100]
+            fit += self.ends if number else [] if said else self.blank
+            left[row, fit] = scores[row, fit]
+        return left
 
 
 def question(image: Image.Image, brief: Brief | str) -> str:
@@ -169,12 +193,6 @@ def coverage(image: Image.Image) -> tuple[dict[str, float], dict[str, float]]:
 def _largest(shares: dict[str, float]) -> dict[str, float]:
     kept = {name: share for name, share in shares.items() if share >= LEAST}
     return dict(sorted(kept.items(), key=lambda item: (-item[1], item[0])))
-
-
-def number(said: str) -> float | None:
-    """The one number of an answer, if it lies in [0, 100]: "85", "85.5 out of 100", "Likes: 85/100." and the like."""
-    found = re.findall(r"-?\d+(?:\.\d+)?", re.sub(r"\s*(?:/|out of)\s*100\b", "", said))
-    return float(found[0]) if len(found) == 1 and 0 <= float(found[0]) <= 100 else None
 
 
 def two_layers(folder: Path, file: str, width: int) -> nn.Sequential:

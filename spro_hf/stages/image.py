@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain, groupby, islice
 from pathlib import Path
 
 import torch
@@ -12,7 +13,7 @@ from PIL import Image
 
 from spro_hf import parallel, rollouts, seeds
 from spro_hf.diffusion.environment import Environment
-from spro_hf.diffusion.finetune import finetune
+from spro_hf.diffusion.finetune import Draws, finetune
 from spro_hf.diffusion.learner import Learner
 from spro_hf.errors import UserError
 from spro_hf.hub.artifacts import pull
@@ -67,6 +68,10 @@ def train(room: Room, name: str, environment: Environment, folders: list[Path]) 
     if both := settings.captions == "both":
         captions += [winner.prompt for winner in best]
     steps = settings.steps or math.ceil(settings.epochs * len(captions) / settings.batch_size)
+    if settings.size:
+        height, width = settings.size
+        sized = environment.call | {"height": height, "width": width}
+        environment = Environment(environment.pipe, sized, environment.batch_size)
     learner = Learner(
         environment, lora=settings.lora and vars(settings.lora), lr=settings.lr, warmup=settings.warmup, seed=seed,
         checkpointing=settings.gradient_checkpointing,
@@ -74,6 +79,7 @@ def train(room: Room, name: str, environment: Environment, folders: list[Path]) 
     with needing("generator.batch_size", environment.batch_size):
         x0 = torch.cat([environment.encode(part).cpu() for part in _batches(best, environment.batch_size)])
     x0 = x0.repeat(2, *[1] * (x0.ndim - 1)) if both else x0
+    draws = Draws(len(captions), x0.shape[1:], environment, settings.batch_size, seed, settings.caption_dropout)
     task = room.progress.task(f"{room.title} · {name} · fine-tune", total=steps * settings.batch_size)
 
     def some(steps: range) -> list[dict[str, float]]:
@@ -81,7 +87,7 @@ def train(room: Room, name: str, environment: Environment, folders: list[Path]) 
             losses = finetune(
                 learner, captions, x0, steps=steps, batch_size=settings.batch_size, seed=seed,
                 accumulation=settings.accumulation, caption_dropout=settings.caption_dropout,
-                advance=lambda n: room.progress.advance(task, n),
+                advance=lambda n: room.progress.advance(task, n), draws=draws,
             )  # fmt: skip
         return [{"loss": loss} for loss in losses]
 
@@ -90,8 +96,12 @@ def train(room: Room, name: str, environment: Environment, folders: list[Path]) 
 
 
 def _batches(best: list[Winner], size: int) -> Iterator[list[Image.Image]]:
-    for start in range(0, len(best), size):
-        yield [next(rollouts.pictures(w.folder, "image", [w.row])) for w in best[start : start + size]]
+    images = chain.from_iterable(
+        rollouts.pictures(folder, "image", [w.row for w in group])
+        for folder, group in groupby(best, key=lambda w: w.folder)
+    )
+    while part := list(islice(images, size)):
+        yield part
 
 
 def draw(room: Room, environment: Environment) -> list[Path]:

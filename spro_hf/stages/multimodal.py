@@ -23,7 +23,8 @@ def run(room: Room) -> None:
     guider, name = open_guider(recipe.guider), pinned(adapter.repo, adapter.revision)
     environment, seats = open_environment(recipe.generator), seat_all(room) if recipe.rounds else []
     newest = publish.inputs(room)
-    studio = Studio(recipe, environment, recipe.select, newest["generator"].pinned)
+    # without rounds nothing is scored
+    studio = Studio(recipe, environment, recipe.select, newest["generator"].pinned) if recipe.rounds else None
     for step in range(recipe.rounds):
         number = recipe.first_round + step
         folder = play(room, number, seats, studio, guider, name)

@@ -30,8 +30,10 @@ NOTHING = {"results": [], "evaluated_on": ""}
 def _card(room: Room, name: str, repo: str, tag: str, **given: Any) -> str:
     """Render a card; what every card may ask for is filled in from the recipe."""
     recipe = room.recipe
+    what = next(what for what, where in recipe.push.items() if where == repo)
     common = {
-        "repo": repo, "tag": tag, "license": recipe.license, "objective": recipe.objective, "world": recipe.oracle,
+        "repo": repo, "tag": tag, "license": recipe.licenses.get(what, recipe.license),
+        "objective": recipe.objective, "world": recipe.oracle,
         "reward": recipe.reward, "seed": recipe.seed,
     }  # fmt: skip
     return render_card(name, **{k: v for k, v in common.items() if k in fields(name)}, **given)
@@ -73,7 +75,8 @@ def round(room: Room, number: int, step: Path) -> Artifact:
     card = _card(
         room, "guider", push["guider"], tag, round=number, base_model=recipe.guider.id, manner=_manner(recipe.guider),
         call=recipe.generator.call, generator=recipe.generator.id, method=recipe.learn.method, seeds=captions,
-        pairs=account["kept_pairs"], datasets=[push["pairs"]], full=not (folder / ADAPTER_CONFIG).exists(), **NOTHING,
+        pairs=account["kept_pairs"], datasets=[push["pairs"]], full=not (folder / ADAPTER_CONFIG).exists(),
+        sees=account["sees"], **NOTHING,
     )  # fmt: skip
     load = (
         "from spro_hf import Guider; "

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from spro_hf.hub.artifacts import Artifact, push, resolve, write_lineage
-from spro_hf.models import pinned
+from spro_hf.models import commit, on_hub
+from spro_hf.parts import MODEL_FIELDS
 from spro_hf.recipe import dump
 from spro_hf.report.progress import Progress
 from spro_hf.schema import Recipe
@@ -32,25 +33,36 @@ class Room:
     together: bool = False
 
     def __post_init__(self) -> None:
-        inputs = {name: resolve(*where) for name, where in self.recipe.inputs.items()}
+        pins, self._seeds = self._pins(), {}
+        inputs = {name: pins.get(name) or resolve(*where) for name, where in self.recipe.inputs.items()}
         self.inputs = [
             {"what": name, "repo": where[0], "kind": where[1], "revision": where[2], "commit": inputs[name]}
             for name, where in self.recipe.inputs.items()
         ]
-        self._seeds: dict[str, list[Seed]] = {}
-        self.models = {field: pinned(id, revision) for field, id, revision in self.recipe.models}
+        here = {field: commit(id, revision) for field, id, revision in self.recipe.models if field not in pins}
+        self.models = {field: f"{id}@{(here | pins)[field]}" for field, id, _ in self.recipe.models}
         self.resolved = _resolved(self.recipe)
         identity = {"recipe": self.resolved, "inputs": inputs, "models": self.models, "hub": self.hub}
         self.steps = Steps(self.folder, identity, self.together)
+        self.recipe = _at(self.recipe, pins)
         self.title = f"{self.recipe.objective} · {self.recipe.stage}"
+
+    def _pins(self) -> dict[str, str]:
+        """The commits of the Hub's models and seed sets as this stage first saw them, by the field that names them: all that
+        it loads is loaded from there, in every process and after a kill, whatever ``main`` has become."""
+        file = self.folder / "pins.json"
+        if not file.exists():
+            found = {field: commit(id, revision) for field, id, revision in self.recipe.models if on_hub(id)}
+            found |= {
+                name: resolve(*where) for name, where in self.recipe.inputs.items() if name in ("seeds", "prompts")
+            }
+            write_whole(file, json.dumps(found, indent=1))
+        return json.loads(file.read_text())
 
     def seeds(self, name: str = "seeds") -> list[Seed]:
         """The seeds of a field of the recipe; those of the Hub at the commit that the lineage names."""
         if name not in self._seeds:
-            given = getattr(self.recipe, name)
-            commit = next((i["commit"] for i in self.inputs if i["what"] == name), None)
-            given = replace(given, revision=commit) if commit else given
-            self._seeds[name] = load(given, self.recipe.seed, name)
+            self._seeds[name] = load(getattr(self.recipe, name), self.recipe.seed, name)
         return self._seeds[name]
 
     def do(self, name: str, make: Callable[[Path], None]) -> Path:
@@ -78,6 +90,23 @@ class Room:
         note = {"repo": repo, "type": kind, "tag": tag, "revision": artifact.revision, "what": what, "load": load}
         write_whole(file, json.dumps(note))
         return artifact
+
+
+def _at(recipe: Recipe, pins: dict[str, str]) -> Recipe:
+    """The recipe with the commits at which its models and seeds are read in the place of its revisions."""
+    scorers = {name: dict(spec) for name, spec in recipe.scorers.items()}
+    for name, spec in scorers.items():
+        spec |= {rev: at for key, rev in MODEL_FIELDS.items() if (at := pins.get(f"scorers.{name}.{key}"))}
+    changed: dict[str, Any] = {"scorers": scorers}
+    for part in ("generator", "guider"):
+        if at := pins.get(f"{part}.id"):
+            changed[part] = replace(getattr(recipe, part), revision=at)
+    if at := pins.get("select.similarity"):
+        changed["select"] = replace(recipe.select, similarity_revision=at)
+    for name in ("seeds", "prompts"):
+        if at := pins.get(name):
+            changed[name] = replace(getattr(recipe, name), revision=at)
+    return replace(recipe, **changed)
 
 
 def _resolved(recipe: Recipe) -> dict[str, Any]:

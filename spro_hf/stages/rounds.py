@@ -63,7 +63,8 @@ def play(room: Room, number: int, seats: list[Seat], studio: Studio, guider: Gui
             guider.save(folder / "guider")
             told_pairs = _preferences(room, guider, rows, pairs, folder / "rollouts")
             rollouts.write_in_parts(told_pairs, rollouts.PAIR, folder / "pairs", recipe.part, len(pairs))
-            (folder / "account.json").write_text(json.dumps(account(rows, len(pairs)) | {"training": told}, indent=1))
+            told = account(rows, len(pairs)) | {"training": told, "sees": guider.sees}
+            (folder / "account.json").write_text(json.dumps(told, indent=1))
 
     folder = room.do(f"round-{number}", make)
     if parallel.first():
@@ -131,15 +132,15 @@ def _learn_from(
     lora = recipe.learn.lora and dataclasses.asdict(recipe.learn.lora)
     room.progress.say(f"{title} · {recipe.learn.method} on {len(pairs)} pairs")
     shown = rollouts.pictures(played, "image_in", _firsts(rows, pairs))
-    tasks = [_task(recipe, rows[w], image) for (w, _), image in zip(pairs, shown, strict=True)]
+    tasks = (_task(recipe, rows[w], image) for (w, _), image in zip(pairs, shown, strict=True))  # one picture at a time
     with needing(f"learn.{recipe.learn.method}.per_device_train_batch_size"):
         if recipe.learn.method == "sft":
-            examples = [(task, rows[w]["reply"]) for task, (w, _) in zip(tasks, pairs, strict=True)]
+            examples = ((task, rows[w]["reply"]) for task, (w, _) in zip(tasks, pairs, strict=True))
             return learn.learn_sft(guider, examples, recipe.learn.trainer, folder, seed, lora)
-        lessons = [
+        lessons = (
             learn.Pair(task, rows[w]["reply"], rows[loser]["reply"])
             for task, (w, loser) in zip(tasks, pairs, strict=True)
-        ]
+        )
         return learn.learn_dpo(guider, lessons, recipe.learn.trainer, folder, seed, lora)
 
 
@@ -210,8 +211,9 @@ def advance_seats(seats: list[Seat], played: Path, carry: float) -> None:
     before = _first_rows(rows)
     for i, row in enumerate(rows):
         seed = row["seed_id"]
-        better = seed not in best or row["total"] > rows[best[seed]]["total"]
-        if row["parsed"] and not row["why"].startswith("similarity") and better:
+        if not row["parsed"] or row["why"].startswith("similarity"):
+            continue
+        if seed not in best or row["total"] > rows[best[seed]]["total"]:
             best[seed] = i
     for i, seat in enumerate(seats):
         seat.forget_pictures()

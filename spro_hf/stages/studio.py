@@ -145,9 +145,12 @@ class Studio:
         scores = self.rewards.score([s.base_image for s in seats], [s.brief() for s in seats])
         for seat, score in zip(seats, scores, strict=True):
             seat.base_scores = score
-            if seat.shown_at:
-                folder, column, row = seat.shown_at
-                seat.shown_image = next(pictures(folder, column, [row]))
+        places = sorted({seat.shown_at[:2] for seat in seats if seat.shown_at})
+        for folder, column in places:
+            some = [seat for seat in seats if seat.shown_at and seat.shown_at[:2] == (folder, column)]
+            for seat, image in zip(some, pictures(folder, column, [s.shown_at[2] for s in some]), strict=True):
+                seat.shown_image = image
+        for seat in seats:
             seat.shown_image = seat.shown_image or seat.base_image
 
     def render(

@@ -14,7 +14,7 @@ GIVEN = {
     "license": "apache-2.0", "base_model": "spro_hf/tiny/guider", "generator": "spro_hf/tiny/generator", "seed": 0,
     "datasets": ["spro/tiny-aesthetics-pairs"], "reward": {"aesthetic": 1.0, "clip": 0.5}, "method": "dpo", "pairs": 41,
     "seeds": 64, "manner": "style='compact', reasoning=True, word_limit=22, max_new_tokens=72", 
-    "evaluated_on": "the captions of round 3", "full": False, "pictures": 90,
+    "evaluated_on": "the captions of round 3", "full": False, "sees": True, "pictures": 90,
     "steps": 120, "call": {"num_inference_steps": 8}, "guider": "spro/g@0123456789ab", "rounds": 1, "rows": 512,
     "parsed": 500, "kept_pairs": 41, "rollouts": "spro/r@0123456789ab", "systems": ["base", "SPRO-MM"], "captions": 48,
     "noise_seeds": 2, "judges": ["judge"],
@@ -72,3 +72,23 @@ def test_dataset_cards_describe_every_column():
     for name, schema in (("rollouts", rollouts.ROLLOUT), ("preferences", rollouts.PAIR)):
         text = card(name)
         assert [column for column in schema if f"`{column}`" not in text] == []
+
+
+def test_a_text_only_guider_is_loaded_as_what_it_is():
+    text = card("guider", sees=False, full=True, base_model="org/words")
+    assert (
+        "language model `org/words`. It reads a caption, thinks in" in text and "pipeline_tag: text-generation" in text
+    )
+    assert (
+        'AutoModelForCausalLM.from_pretrained("' in text
+        and "AutoProcessor" not in text
+        and "ImageTextToText" not in text
+    )
+    assert "vision-language model" in card("guider") and "AutoModelForImageTextToText" in card("guider")
+
+
+def test_words_in_a_call_are_quoted():
+    call = {"negative_prompt": " ", "height": 1024}
+    assert "pipe(\"a caption\", negative_prompt=' ', height=1024)" in card(
+        "generator", base_model="org/base", call=call
+    )

@@ -25,8 +25,9 @@ def seats():
 
 
 ROWS = [
-    row("a", 3.0, "a good"), row("a", 5.0, "a best", candidate=1), row("a", 9.0, "a far", "similarity below 0.5", True, 2),
-    row("b", 4.0, "b far", "similarity below 0.5"), row("b", 0.0, "", "empty prompt", False, 1),
+    row("a", 3.0, "a good"), row("a", 5.0, "a best", candidate=1),
+    row("a", 9.0, "a far", "similarity below 0.5", True, 2), row("a", None, "", "empty prompt", False, 3),
+    row("b", 4.0, "b far", "similarity below 0.5"), row("b", None, "", "empty prompt", False, 1),
     row("c", 4.0, "c good"),
 ]  # fmt: skip
 
@@ -36,7 +37,7 @@ def test_the_best_that_kept_its_likeness_goes_on(played):
     advance_seats(table, played, carry=0.5)
     assert (table[0].shown_prompt, table[0].shown_at) == ("a best", (played, "image", 1))
     # all of b's were dropped: it is shown again what its rows say it was shown, whatever this process remembers
-    assert (table[1].shown_prompt, table[1].shown_at) == ("b before", (played, "image_in", 3))
+    assert (table[1].shown_prompt, table[1].shown_at) == ("b before", (played, "image_in", 4))
     # the half that is not carried begins again from the caption and a fresh picture
     assert [(s.shown_prompt, s.shown_at) for s in table[2:]] == [("caption c", None), ("caption d", None)]
     assert all(seat.shown_image is None for seat in table)
@@ -50,6 +51,6 @@ def test_a_seat_that_was_never_drawn_begins_again(played):
 
 def test_the_account_of_a_round_and_of_a_round_in_which_nothing_parsed():
     told = account(ROWS, 1)
-    assert (told["replies"], told["unparsed"], told["too_similar_or_far"]) == (6, 1, 2)
-    assert told["problems"] == {"empty prompt": 1} and told["curves"]["total"]["mean"] == (3 + 5 + 9 + 4 + 4) / 5
-    assert set(account([ROWS[4]], 0)["curves"]) == {"base"}
+    assert (told["replies"], told["unparsed"], told["too_similar_or_far"]) == (7, 2, 2)
+    assert told["problems"] == {"empty prompt": 2} and told["curves"]["total"]["mean"] == (3 + 5 + 9 + 4 + 4) / 5
+    assert set(account([ROWS[5]], 0)["curves"]) == {"base"}
