@@ -141,12 +141,13 @@ def _write(studio: Studio, answers: list[Answer], folder: Path) -> None:
     images, captions = [a.image for a in answers], [a.seat.caption for a in answers]
     scores = studio.rewards.score(images, [_brief(a) for a in answers])
     measures = studio.measure(images, captions)
-    spread = diversity(captions, images)
+    # of one picture a caption there is nothing to tell
+    spread = [{"diversity": d} if studio.recipe.noise_seeds > 1 else {} for d in diversity(captions, images)]
     rows = [
         {
             "seed_id": a.seat.seed_id, "base_caption": a.seat.caption, "prompt": a.reply.prompt or a.seat.shown_prompt,
             "plan": list(a.reply.plan), "parsed": a.reply.prompt is not None, "image": a.image,
-            "image_seed": a.seat.image_seed, "scores": json.dumps(score | measure | {"diversity": apart}),
+            "image_seed": a.seat.image_seed, "scores": json.dumps(score | measure | apart),
         }
         for a, score, measure, apart in zip(answers, scores, measures, spread, strict=True)
     ]  # fmt: skip
