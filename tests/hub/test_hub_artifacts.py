@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from spro_hf.errors import UserError
+from spro_hf.hub import artifacts
 from spro_hf.hub.artifacts import Artifact, lineage, write_lineage
 
 
@@ -94,3 +95,12 @@ def test_transformers_peft_and_diffusers_load_a_tag(do, tmp_path):
     apart = do(ask.models_by_tag, str(tmp_path))
     # the same numbers, but for the rounding of a CPU whose products depend on where in memory they lie
     assert max(apart["adapter"], apart["pipe"]) < 1e-5 and apart["plain"] > 1e-3
+
+
+def test_a_namespace_of_somebody_else_is_told_before_anything_runs(monkeypatch):
+    monkeypatch.setattr(artifacts.HfApi, "whoami", lambda self: {"name": "me", "orgs": [{"name": "lab"}]})
+    artifacts.check_token(["me/rollouts", "lab/guider"])
+    with pytest.raises(
+        UserError, match=r"push: spro/guider is not in a namespace .* \(me, lab\); .* --set namespace=me"
+    ):
+        artifacts.check_token(["me/rollouts", "spro/guider"])
