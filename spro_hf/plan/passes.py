@@ -39,9 +39,10 @@ def _measured(size: Size | None) -> bool:
     return size is not None and "passes" in size.about
 
 
-def _area(recipe: Recipe, generator: Size) -> float:
-    """Pixels of a picture, as a share of those that passes were measured with."""
-    height, width = picture(recipe, generator)
+def _area(recipe: Recipe, generator: Size, learned: bool = False) -> float:
+    """Pixels of a picture that is drawn or learned, as a share of those that passes were measured with."""
+    size = recipe.finetune.size if learned and hasattr(recipe, "finetune") else None
+    height, width = size or picture(recipe, generator)
     return height * width / generator.about["side"] ** 2
 
 
@@ -106,7 +107,7 @@ def encoding(recipe: ImageRecipe | MultimodalRecipe, generator: Size | None) -> 
     if not _measured(generator):
         return 0
     spec = recipe.generator
-    scale = _area(recipe, generator) * _wide(spec.dtype)
+    scale = _area(recipe, generator, learned=True) * _wide(spec.dtype)
     return round(spec.batch_size * generator.about["passes"]["encode"] * scale)
 
 
@@ -116,7 +117,7 @@ def learning(recipe: Recipe, generator: Size | None, batch: int, checkpointed: b
         return 0
     told = generator.about["passes"]
     each = told.get("checkpointed", told["train"]) if checkpointed else told["train"]
-    scale = _area(recipe, generator) * _wide(recipe.generator.dtype)
+    scale = _area(recipe, generator, learned=True) * _wide(recipe.generator.dtype)
     return round(batch * each * scale) + memo(recipe, generator, prompts)
 
 

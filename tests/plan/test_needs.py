@@ -252,3 +252,10 @@ def test_downloads_are_told_once_a_model():
 def test_a_lora_fits_by_name_or_by_expression():
     assert GENERATOR.lora(Lora(3, 1)) == 15 and GENERATOR.lora(Lora(3, 1, "to_k")) == 0
     assert GUIDER.lora(Lora(3, 1)) == 24 == GUIDER.lora(Lora(3, 1, r".*q_proj"))
+
+
+def test_learning_at_half_the_size_needs_a_quarter():
+    call = {"height": 32, "width": 32}
+    whole = peaks(small("2_image.yaml", generator__call=call))[0][-1].on("GPU")
+    half = peaks(small("2_image.yaml", generator__call=call, finetune__size=[16, 16]))[0][-1].on("GPU")
+    assert whole["passes"] == 4 * half["passes"] > 0 and whole["training"] == half["training"]
