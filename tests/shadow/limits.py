@@ -87,6 +87,7 @@ def _finetune(recipe: ImageRecipe | MultimodalRecipe) -> dict[str, Any]:
     given = recipe.finetune
     found = {"batch_size": min(2, given.batch_size), "accumulation": min(2, given.accumulation)}
     found["steps" if given.steps else "epochs"] = STEPS
+    found |= {"size": [SIDE, SIDE]} if given.size else {}
     return {f"finetune.{name}": value for name, value in found.items()}
 
 
