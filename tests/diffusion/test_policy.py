@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 import torch
 
-from spro_hf import advantages, parts
+from spro_hf import advantages, methods, parts
 from spro_hf.diffusion import schedule, transitions
 from spro_hf.diffusion.environment import Environment, load_generator
 from spro_hf.diffusion.learner import Learner
@@ -147,8 +147,8 @@ def test_bf16_learns(sd3_folder):
 
 
 def test_recipes_know_the_names_of_the_functions():
-    assert set(parts.TRANSITIONS) == set(transitions.TRANSITIONS)
-    assert set(parts.ADVANTAGES) == set(advantages.OVER)
+    assert set(methods.TRANSITIONS) == set(transitions.TRANSITIONS)
+    assert set(methods.ADVANTAGES) == set(advantages.OVER)
     assert set(parts.SCHEDULERS) == set(schedule.PLAYED)
 
 

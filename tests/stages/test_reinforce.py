@@ -102,7 +102,8 @@ def torchrun(*arguments, processes=2) -> subprocess.CompletedProcess:
 def two(tmp_path_factory) -> Path:
     """The same small run by two processes."""
     out = tmp_path_factory.mktemp("two") / "run"
-    process = torchrun("run", FLOW, "--out", out, *SMALL)
+    # what a block left on the way is kept where it is pushed
+    process = torchrun("run", FLOW, "--out", out, *SMALL, "--set", "policy.push_checkpoints=true")
     assert process.returncode == 0, process.stderr[-3000:]
     return out
 
