@@ -22,7 +22,7 @@ from spro_hf.diffusion.environment import Environment, load_generator
 from spro_hf.diffusion.lora import has_lora, load_lora, save_lora, switched
 from spro_hf.errors import UserError
 from spro_hf.guider.guider import Guider, Task
-from spro_hf.models import locate
+from spro_hf.hub.artifacts import pull
 
 ADAPTER, LORA = "guider", "lora"
 MANNER = ("style", "reasoning", "word_limit", "max_new_tokens")
@@ -96,7 +96,8 @@ class SPROPipeline(DiffusionPipeline):
         cls, id: str | Path, revision: str | None = None, device: str = "cpu", dtype: str = "float32"
     ) -> SPROPipeline:
         """Load from a folder or a repository of the Hub, together with the guider and the generator that it names."""
-        folder = Path(locate(str(id), revision))
+        # all that was saved: of a stock pipeline's repository `locate` takes the components alone
+        folder = Path(id) if Path(id).is_dir() else pull(str(id), "model", revision or "main")
         if not (folder / cls.config_name).is_file():
             raise UserError(f"'{id}' has no {cls.config_name}; name a saved SPROPipeline.")
         config = cls.load_config(folder)
