@@ -20,7 +20,7 @@ STEPS = 2  # of denoising, and of every training
 TOKENS = 64  # of a reply
 SIZES = {"accumulation", "batch_size", "best_of", "checkpoint_every", "count", "ema_every", "epochs", "group", "height",
          "max_completion_length", "max_new_tokens", "max_steps", "noise_seeds", "num_generations", "num_inference_steps",
-         "per_device_train_batch_size", "prompts", "range", "steps", "temperatures", "width", "window"}  # fmt: skip
+         "per_device_train_batch_size", "prompts", "range", "size", "steps", "temperatures", "width", "window"}  # fmt: skip
 Where = tuple[str, str, str]  # repository, kind, tag
 
 
