@@ -67,12 +67,9 @@ def write(rows: Iterable[dict[str, Any]], schema: dict[str, Any], folder: Path, 
     """Write rows to ``folder``/data/train-<part>-of-<of>.parquet, GROUP at a time; pictures go in as PNG, losslessly."""
     features, rows = Features(schema), iter(rows)
     with pyarrow.parquet.ParquetWriter(_file(folder, part, of), features.arrow_schema) as writer:
-        while True:
-            some = list(islice(rows, GROUP))
-            columns = {name: [row[name] for row in some] for name in schema}  # also where there is no row
+        while some := list(islice(rows, GROUP)):
+            columns = {name: [row[name] for row in some] for name in schema}
             writer.write_table(Dataset.from_dict(columns, features=features).data.table.cast(features.arrow_schema))
-            if len(some) < GROUP:
-                return
 
 
 def write_in_parts(rows: Iterable[dict[str, Any]], schema: dict[str, Any], folder: Path, size: int, count: int) -> None:

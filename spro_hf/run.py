@@ -20,7 +20,7 @@ from spro_hf import parallel
 from spro_hf import recipe as recipes_of
 from spro_hf.errors import UserError
 from spro_hf.parts import Seeds
-from spro_hf.schema import MultimodalRecipe, PromptRecipe, Recipe, ReinforceRecipe
+from spro_hf.schema import TOGETHER, MultimodalRecipe, PromptRecipe, Recipe, ReinforceRecipe
 from spro_hf.steps import write_whole
 
 
@@ -40,8 +40,7 @@ def run(
         changes: recipe fields by dotted key that win over the file.
         command: the command line, for the report.
     """  # fmt: skip
-    recipes = [with_seeds(r, seeds) for r in recipes_of.load(path, changes)]
-    _check_seeds(recipes)
+    recipes = stages_of(path, changes, seeds)
     out.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         parallel.start()
@@ -63,7 +62,7 @@ def _stages(path: Path, out: Path, recipes: list[Recipe], hub: str, command: lis
     from spro_hf import report, results
     from spro_hf.report.progress import Progress
     from spro_hf.report.terminal import print_summary
-    from spro_hf.stages import STAGES, TOGETHER
+    from spro_hf.stages import STAGES
     from spro_hf.stages.room import Room
 
     quiet()
@@ -99,24 +98,25 @@ def _stages(path: Path, out: Path, recipes: list[Recipe], hub: str, command: lis
     return out
 
 
-def with_seeds(recipe: Recipe, seeds: Path | None) -> Recipe:
-    if seeds is None or not isinstance(recipe, PromptRecipe | ReinforceRecipe):
-        return recipe
-    return dataclasses.replace(recipe, seeds=Seeds(source=str(seeds), count=recipe.seeds.count))
+def stages_of(path: Path, changes: dict[str, Any] | None, seed_file: Path | None) -> list[Recipe]:
+    """The recipes of a file as they are run, with captions to train on from another file, if one is given.
 
-
-def _check_seeds(recipes: list[Recipe]) -> None:
+    Raises:
+        UserError: for a mistake in the recipe, or seeds that cannot be read.
+    """
     from spro_hf.seeds import check
 
+    recipes = [_with_seeds(recipe, seed_file) for recipe in recipes_of.load(path, changes)]
     for recipe in recipes:
-        for field, seeds in _seeds_of(recipe).items():
+        for field, seeds in recipe.seed_sets.items():
             check(seeds, field)
+    return recipes
 
 
-def _seeds_of(recipe: Recipe) -> dict[str, Seeds]:
-    """The seed sets of a recipe, by field."""
-    found = {name: getattr(recipe, name, None) for name in ("seeds", "prompts")}
-    return {name: seeds for name, seeds in found.items() if isinstance(seeds, Seeds)}
+def _with_seeds(recipe: Recipe, seed_file: Path | None) -> Recipe:
+    if seed_file is None or not isinstance(recipe, PromptRecipe | ReinforceRecipe):
+        return recipe
+    return dataclasses.replace(recipe, seeds=Seeds(source=str(seed_file), count=recipe.seeds.count))
 
 
 def _preflight(path: Path, recipes: list[Recipe], hub: str) -> None:
@@ -160,7 +160,7 @@ def _preflight(path: Path, recipes: list[Recipe], hub: str) -> None:
                     resolve(*where)
                 except UserError as error:
                     raise UserError(f"{path.name}: {recipe.stage}, {what}: {error}") from error
-        for field, seeds in _seeds_of(recipe).items():
+        for field, seeds in recipe.seed_sets.items():
             preflight(seeds, f"{path.name}: {field}")
         if clash := outputs(recipe) & made:
             repo, _, tag = min(clash)

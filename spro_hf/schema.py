@@ -81,13 +81,16 @@ class Recipe:
         return ()
 
     @property
+    def seed_sets(self) -> dict[str, Seeds]:
+        """The seeds that the recipe names, by field."""
+        found = {name: getattr(self, name, None) for name in ("seeds", "prompts")}  # of reinforce, prompts are a number
+        return {name: seeds for name, seeds in found.items() if isinstance(seeds, Seeds)}
+
+    @property
     def inputs(self) -> dict[str, tuple[str, str, str]]:
         """Artifacts and data sets read from the Hub: what → (repo, kind, revision)."""
         found = {"generator LoRA": _model(self.generator.lora)} if self.generator.lora else {}
-        for name in ("seeds", "prompts"):
-            seeds = getattr(self, name, None)  # a recipe's prompts may also be a number
-            if isinstance(seeds, Seeds) and seeds.hub:
-                found[name] = (seeds.source, "dataset", seeds.revision or "main")
+        found |= {name: (s.source, "dataset", s.revision or "main") for name, s in self.seed_sets.items() if s.hub}
         return found
 
 
@@ -337,3 +340,5 @@ STAGES: dict[str, type[Recipe]] = {
     "reinforce": ReinforceRecipe,
     "evaluate": EvaluateRecipe,
 }
+# What all processes of a run do between them; a stage that is not here is the first's, and the others wait.
+TOGETHER = ("prompt", "image", "multimodal", "reinforce")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -24,14 +24,10 @@ def finetune(
     learner: Learner,
     captions: list[str],
     x0: Tensor,
-    *,
+    draws: Draws,
     steps: range,
-    batch_size: int,
-    seed: int,
     accumulation: int = 1,
-    caption_dropout: float = 0.0,
     advance: Callable[[int], None] | None = None,
-    draws: Draws | None = None,
 ) -> list[float]:
     """Train the learner's denoiser on {base caption, winner picture} by reconstruction (SPRO, stage 2).
 
@@ -40,12 +36,10 @@ def finetune(
     Args:
         captions, x0: captions and the pictures' latents as ``Environment.encode`` gives them, equally many; every pass
             over them is shuffled anew.
+        draws: of as many; those of the updates before may have been taken from it.
         steps: the updates to make.
-        seed: of order, noise, levels and dropout; the same seed gives the same weights.
         accumulation: in how many parts a batch is learned from, one after the other, to save memory.
-        caption_dropout: share of samples trained under the empty caption, for classifier-free guidance.
         advance: is called after each update with the number of samples it saw.
-        draws: those of the updates before, to go on from; without them all that came before is drawn again and left.
 
     Returns:
         The loss at each of ``steps``.
@@ -53,7 +47,6 @@ def finetune(
     if not captions or len(captions) != len(x0):
         raise UserError(f"Fine-tuning has {len(captions)} captions and {len(x0)} pictures; give one for one.")
     environment, losses = learner.environment, []
-    draws = draws or Draws(len(captions), x0.shape[1:], environment, batch_size, seed, caption_dropout)
     with remembered_prompts(environment.pipe):
         for step in steps:
             rows, dropped, noise, levels = draws.at(step)
@@ -77,15 +70,19 @@ def finetune(
 class Draws:
     """What is random in a fine-tuning, update after update: rows, dropped captions, noise and levels.
 
-    It is one sequence, so that a training that is continued sees what it would have seen.
+    It is one sequence, so that a training that is continued sees what it would have seen: what comes before is drawn and
+    left.
+
+    Args:
+        x0: the latents that are learned from; their number and shape are what counts.
+        seed: the same seed gives the same weights.
+        dropout: share of samples trained under the empty caption, for classifier-free guidance.
     """
 
-    def __init__(
-        self, count: int, shape: Sequence[int], environment: Environment, batch_size: int, seed: int, dropout: float
-    ):
+    def __init__(self, x0: Tensor, environment: Environment, batch_size: int, seed: int, dropout: float = 0.0):
         self.generator = torch.Generator().manual_seed(seed)
-        self.shape, self.environment, self.dropout, self.next = tuple(shape), environment, dropout, 0
-        self.batches = _batches(count, batch_size, self.generator)
+        self.shape, self.environment, self.dropout, self.next = x0.shape[1:], environment, dropout, 0
+        self.batches = _batches(len(x0), batch_size, self.generator)
 
     def at(self, step: int) -> tuple[list[int], Tensor, Tensor, Tensor]:
         """Those of an update that is not behind the last one asked for."""

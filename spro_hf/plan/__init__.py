@@ -14,18 +14,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from spro_hf import recipe as recipes_of
-from spro_hf import run, seeds
-from spro_hf.parts import Seeds
+from spro_hf import run
 from spro_hf.plan import disk, hours, memory, passes
 from spro_hf.plan.counts import CAPTION, Count, Counts, count, picture
 from spro_hf.plan.hours import Throughput
 from spro_hf.plan.sizes import Size, size
-from spro_hf.schema import ImageRecipe, Recipe
+from spro_hf.schema import TOGETHER, ImageRecipe, Recipe
 
 __all__ = ["Throughput", "hardware", "main", "plan", "summary"]
-# One process makes the whole stage, and the others wait; the rest is shared between them (spro_hf.stages.TOGETHER).
-ALONE = ("evaluate",)
 NO_WEIGHTS = (".processor", ".tokenizer")  # of the fields that name a model
 
 
@@ -67,7 +63,7 @@ def summary(
         "memory": {device: peak | {"card": memory.card(peak["total"])} for device, peak in peaks.items()},
         "disk": {"models": fetched} | {k: _plain(v) for k, v in disk.written(recipe, sizes, counts).items()},
         "hours": hours.hours(recipe, counts, rates or Throughput()),
-        "processes": "one" if recipe.stage in ALONE else "any",
+        "processes": "any" if recipe.stage in TOGETHER else "one",
         "pushes": [{"repo": repo, "type": kind, "tag": tag} for repo, kind, tag in sorted(run.outputs(recipe), key=_natural)],
         "private": recipe.private,
         "notes": _notes(recipe, sizes, counts),
@@ -93,18 +89,9 @@ def plan(
     hub: bool = False,
 ) -> list[dict[str, Any]]:
     """The stages of the recipe at ``path`` as ``run`` would run them, each as ``summary`` tells of it."""
-    stages = stages_of(path, changes, seed_file)
+    stages = run.stages_of(path, changes, seed_file)
     rates = rates or [Throughput()] * len(stages)
     return [summary(stage, stages[:i], rates[i], hub) for i, stage in enumerate(stages)]
-
-
-def stages_of(path: Path, changes: dict[str, Any] | None, seed_file: Path | None) -> list[Recipe]:
-    """The recipes of a file, with captions to train on from another one."""
-    stages = [run.with_seeds(stage, seed_file) for stage in recipes_of.load(path, changes)]
-    for stage in stages:
-        if hasattr(stage, "seeds"):
-            seeds.check(stage.seeds)
-    return stages
 
 
 def main(arguments: argparse.Namespace, changes: dict[str, Any] | None = None) -> int:
@@ -112,7 +99,7 @@ def main(arguments: argparse.Namespace, changes: dict[str, Any] | None = None) -
     if arguments.hub:
         os.environ["HF_ENDPOINT"] = arguments.hub
     hub = bool(os.environ.get("HF_ENDPOINT"))
-    stages = stages_of(arguments.recipe, changes, arguments.seeds)
+    stages = run.stages_of(arguments.recipe, changes, arguments.seeds)
     if arguments.calibrate:
         from spro_hf.plan import calibrate
 
@@ -193,7 +180,7 @@ def _notes(recipe: Recipe, sizes: dict[str, Size | None], counts: Counts) -> lis
     found += [f"{name}: its passes were never measured, so that memory is a bound from below" for name in large]
     if counts.drawing.number is None:
         found.append("generator: its class is not known here, so name num_inference_steps for denoiser calls")
-    if any(isinstance(given, Seeds) and given.hub for given in vars(recipe).values()):
+    if any(seeds.hub for seeds in recipe.seed_sets.values()):
         found.append(
             f"data sets of the Hub: their files are not counted, their captions are taken to have {CAPTION} letters"
         )

@@ -18,7 +18,7 @@ from PIL.Image import Image
 
 from spro_hf import seeds
 from spro_hf.diffusion.environment import Environment
-from spro_hf.diffusion.finetune import finetune
+from spro_hf.diffusion.finetune import Draws, finetune
 from spro_hf.diffusion.learner import Learner
 from spro_hf.diffusion.policy import improve, plan
 from spro_hf.guider import learn
@@ -27,6 +27,7 @@ from spro_hf.plan.counts import BATCH
 from spro_hf.plan.hours import Throughput
 from spro_hf.rewards import Brief
 from spro_hf.schema import EvaluateRecipe, ImageRecipe, PromptRecipe, Recipe, ReinforceRecipe
+from spro_hf.stages.image import learner_of
 from spro_hf.stages.studio import Studio, open_environment, open_guider
 
 CAPTION = "a dog and two children play with a red ball on the grass of a park, picture"  # for data sets of the Hub
@@ -149,17 +150,12 @@ def _learn(recipe: PromptRecipe, guider: Guider, tasks: list[Task], texts: list[
 def _finetune(recipe: ImageRecipe, environment: Environment, captions: list[str], pictures: list[Image]) -> float:
     """Pictures that fine-tuning learns from in a second."""
     settings = recipe.finetune
-    learner = Learner(
-        environment, lora=settings.lora and vars(settings.lora), lr=settings.lr, warmup=settings.warmup, seed=0,
-        checkpointing=settings.gradient_checkpointing,
-    )  # fmt: skip
-    x0 = environment.encode(pictures).cpu()
+    learner = learner_of(recipe, environment, 0)
+    x0 = learner.environment.encode(pictures).cpu()
 
     def work() -> None:
-        finetune(
-            learner, captions, x0, steps=range(1), batch_size=settings.batch_size, seed=0,
-            accumulation=settings.accumulation, caption_dropout=settings.caption_dropout,
-        )  # fmt: skip
+        draws = Draws(x0, learner.environment, settings.batch_size, 0, settings.caption_dropout)
+        finetune(learner, captions, x0, draws, range(1), settings.accumulation)
 
     return settings.batch_size / _seconds(work)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from transformers import AutoModelForImageTextToText, AutoProcessor, LogitsProcessor, LogitsProcessorList
+from transformers import AutoModelForImageTextToText, AutoProcessor, LogitsProcessorList
 
 from spro_hf.errors import UserError
 from spro_hf.models import load_model, locate
@@ -65,10 +66,14 @@ class EngageNet:
         self.processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
         if self.processor.tokenizer.pad_token is None:
             self.processor.tokenizer.pad_token = self.processor.tokenizer.eos_token
-        self.head = None
+        self.head = self.numbers = None
         if head:
             width = self.model.config.get_text_config().hidden_size
             self.head = two_layers(Path(folder), head, width).to(self.model.device)
+        else:
+            end, tokenizer = self.model.generation_config.eos_token_id, self.processor.tokenizer
+            ends = {*(end if isinstance(end, list) else [end]), tokenizer.eos_token_id}
+            self.numbers = Numbers(tokenizer, sorted(ends - {None}))
 
     @torch.no_grad()
     def __call__(self, images: Sequence[Image.Image], briefs: Sequence[Brief | str]) -> list[float]:
@@ -114,23 +119,18 @@ class EngageNet:
         start = inputs["input_ids"].shape[1]
         tokens = self.model.generate(
             **inputs, do_sample=False, max_new_tokens=NEW_TOKENS, pad_token_id=self.processor.tokenizer.pad_token_id,
-            logits_processor=LogitsProcessorList([Numbers(self.processor.tokenizer, start, self._ends())]),
+            logits_processor=LogitsProcessorList([partial(self.numbers, start)]),
         )[:, start:]  # fmt: skip
         return [float(text) for text in self.processor.batch_decode(tokens, skip_special_tokens=True)]
 
-    def _ends(self) -> list[int]:
-        ends = self.model.generation_config.eos_token_id
-        ends = ends if isinstance(ends, list) else [ends]
-        return [end for end in {*ends, self.processor.tokenizer.eos_token_id} if end is not None]
 
-
-class Numbers(LogitsProcessor):
-    """Leaves of each step's tokens those with which what stands behind ``start`` can be a whole number of 0 to 100.
+class Numbers:
+    """Leaves of each step's tokens those with which what stands behind the prompt can be a whole number of 0 to 100.
 
     A model that was not tuned for it would else answer in sentences, in ranges, or not at all.
     """
 
-    def __init__(self, tokenizer: Any, start: int, ends: list[int]):
+    def __init__(self, tokenizer: Any, ends: list[int]):
         texts = tokenizer.batch_decode([[i] for i in range(len(tokenizer))])
         self.digits = {i: text.strip() for i, text in enumerate(texts) if re.fullmatch(r"\s*[0-9]{1,3}\s*", text)}
         if not self.digits:
@@ -139,12 +139,12 @@ class Numbers(LogitsProcessor):
             )
         # LLaMA-1's tokenizer writes a blank of its own before the first digit
         self.blank = [i for i in tokenizer.convert_tokens_to_ids(["\u2581"]) if i not in (None, tokenizer.unk_token_id)]
-        self.start, self.ends = start, ends
+        self.ends = ends
 
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """``scores`` of shape (rows, vocabulary)."""
+    def __call__(self, start: int, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """``scores`` of shape (rows, vocabulary); the prompt ends before the place ``start``."""
         left = torch.full_like(scores, -torch.inf)
-        for row, said in enumerate(input_ids[:, self.start :].tolist()):
+        for row, said in enumerate(input_ids[:, start:].tolist()):
             number = "".join(self.digits.get(token, "") for token in said)
             fit = [i for i, text in self.digits.items() if number != "0" and int(number + text) <= 100]
             fit += self.ends if number else [] if said else self.blank

@@ -9,5 +9,3 @@ STAGES = {
     "reinforce": reinforce.run,
     "evaluate": evaluate.run,
 }
-# what all processes do between them; a stage that is not here is the first's, and the others wait
-TOGETHER = ("prompt", "image", "multimodal", "reinforce")

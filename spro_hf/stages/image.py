@@ -19,7 +19,7 @@ from spro_hf.errors import UserError
 from spro_hf.hub.artifacts import pull
 from spro_hf.memory import needing
 from spro_hf.rewards import Brief
-from spro_hf.schema import ImageRecipe
+from spro_hf.schema import ImageRecipe, MultimodalRecipe
 from spro_hf.stages import publish
 from spro_hf.stages.blocks import train_in_blocks
 from spro_hf.stages.room import Room
@@ -68,31 +68,36 @@ def train(room: Room, name: str, environment: Environment, folders: list[Path]) 
     if both := settings.captions == "both":
         captions += [winner.prompt for winner in best]
     steps = settings.steps or math.ceil(settings.epochs * len(captions) / settings.batch_size)
-    if settings.size:
-        height, width = settings.size
-        sized = environment.call | {"height": height, "width": width}
-        environment = Environment(environment.pipe, sized, environment.batch_size)
-    learner = Learner(
-        environment, lora=settings.lora and vars(settings.lora), lr=settings.lr, warmup=settings.warmup, seed=seed,
-        checkpointing=settings.gradient_checkpointing,
-    )  # fmt: skip
+    learner = learner_of(recipe, environment, seed)
+    environment = learner.environment
     with needing("generator.batch_size", environment.batch_size):
         x0 = torch.cat([environment.encode(part).cpu() for part in _batches(best, environment.batch_size)])
     x0 = x0.repeat(2, *[1] * (x0.ndim - 1)) if both else x0
-    draws = Draws(len(captions), x0.shape[1:], environment, settings.batch_size, seed, settings.caption_dropout)
+    draws = Draws(x0, environment, settings.batch_size, seed, settings.caption_dropout)
     task = room.progress.task(f"{room.title} · {name} · fine-tune", total=steps * settings.batch_size)
 
     def some(steps: range) -> list[dict[str, float]]:
         with needing("finetune.batch_size / finetune.accumulation", settings.batch_size // settings.accumulation):
             losses = finetune(
-                learner, captions, x0, steps=steps, batch_size=settings.batch_size, seed=seed,
-                accumulation=settings.accumulation, caption_dropout=settings.caption_dropout,
-                advance=lambda n: room.progress.advance(task, n), draws=draws,
-            )  # fmt: skip
+                learner, captions, x0, draws, steps, settings.accumulation, lambda n: room.progress.advance(task, n)
+            )
         return [{"loss": loss} for loss in losses]
 
     folder, _ = train_in_blocks(room, name, learner, steps, settings.checkpoint_every, some)
     return folder, len(best), steps
+
+
+def learner_of(recipe: ImageRecipe | MultimodalRecipe, environment: Environment, seed: int) -> Learner:
+    """What learns in the recipe's fine-tuning: the environment's generator, at the size at which it is to learn."""
+    settings = recipe.finetune
+    if settings.size:
+        height, width = settings.size
+        sized = environment.call | {"height": height, "width": width}
+        environment = Environment(environment.pipe, sized, environment.batch_size)
+    return Learner(
+        environment, lora=settings.lora and vars(settings.lora), lr=settings.lr, warmup=settings.warmup, seed=seed,
+        checkpointing=settings.gradient_checkpointing,
+    )  # fmt: skip
 
 
 def _batches(best: list[Winner], size: int) -> Iterator[list[Image.Image]]:

@@ -54,7 +54,7 @@ class Room:
         if not file.exists():
             found = {field: commit(id, revision) for field, id, revision in self.recipe.models if on_hub(id)}
             found |= {
-                name: resolve(*where) for name, where in self.recipe.inputs.items() if name in ("seeds", "prompts")
+                name: resolve(*where) for name, where in self.recipe.inputs.items() if name in self.recipe.seed_sets
             }
             write_whole(file, json.dumps(found, indent=1))
         return json.loads(file.read_text())
@@ -103,9 +103,9 @@ def _at(recipe: Recipe, pins: dict[str, str]) -> Recipe:
             changed[part] = replace(getattr(recipe, part), revision=at)
     if at := pins.get("select.similarity"):
         changed["select"] = replace(recipe.select, similarity_revision=at)
-    for name in ("seeds", "prompts"):
+    for name, seeds in recipe.seed_sets.items():
         if at := pins.get(name):
-            changed[name] = replace(getattr(recipe, name), revision=at)
+            changed[name] = replace(seeds, revision=at)
     return replace(recipe, **changed)
 
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from spro_hf.diffusion.environment import Environment, load_generator
-from spro_hf.diffusion.finetune import finetune
+from spro_hf.diffusion.finetune import Draws, finetune
 from spro_hf.diffusion.learner import Learner
 from spro_hf.errors import UserError
 
@@ -10,6 +10,12 @@ CAPTIONS = [f"a {c} {s}" for c in ("red", "blue", "green", "white") for s in ("c
 LORA = {"rank": 8, "alpha": 16, "targets": "to_q|to_k|to_v|to_out.0|proj_out|ff.net.2"}
 CALL = {"num_inference_steps": 2, "max_sequence_length": 0}
 SHORT = {"steps": range(3), "batch_size": 4, "seed": 0}
+
+
+def tune(learner, captions, x0, steps, batch_size, seed, caption_dropout=0.0, advance=None):
+    """Fine-tuning with draws of its own."""
+    draws = Draws(x0, learner.environment, batch_size, seed, caption_dropout)
+    return finetune(learner, captions, x0, draws, steps, advance=advance)
 
 
 def everything(pipe):
@@ -25,7 +31,7 @@ def everything(pipe):
 def test_loss_falls_and_only_the_lora_moves(sd3, pictures):
     before, seen = everything(sd3), []
     learner = Learner(Environment(sd3, CALL), LORA, lr=3e-3, seed=0, warmup=5)
-    losses = finetune(
+    losses = tune(
         learner, CAPTIONS, learner.environment.encode(pictures), steps=range(40), batch_size=8, seed=0,
         caption_dropout=0.1, advance=seen.append,
     )  # fmt: skip
@@ -43,7 +49,7 @@ def test_loss_falls_and_only_the_lora_moves(sd3, pictures):
 def test_full_fine_tuning_moves_the_denoiser_and_nothing_else(sd3, pictures):
     before = everything(sd3)
     learner = Learner(Environment(sd3, CALL), None, lr=1e-3, seed=0)
-    finetune(learner, CAPTIONS, learner.environment.encode(pictures), **SHORT)
+    tune(learner, CAPTIONS, learner.environment.encode(pictures), **SHORT)
     moved = {name for name, p in everything(sd3).items() if not torch.equal(p, before[name])}
     rest = {name.split(".")[0] for name in before.keys() - moved}
     assert {name.split(".")[0] for name in moved} == {"transformer"}
@@ -57,7 +63,7 @@ def test_the_seed_decides_everything(sd3_folder, pictures):
         pipe = load_generator(str(sd3_folder))
         learner = Learner(Environment(pipe, CALL), LORA, lr=1e-3, seed=seed)
         x0 = learner.environment.encode(pictures)
-        results.append(finetune(learner, CAPTIONS, x0, **SHORT | {"seed": seed}, caption_dropout=0.5))
+        results.append(tune(learner, CAPTIONS, x0, **SHORT | {"seed": seed}, caption_dropout=0.5))
         weights.append(everything(pipe))
     assert results[0] == results[1] != results[2]
     assert all(torch.equal(weights[0][n], weights[1][n]) for n in weights[0])
@@ -70,7 +76,7 @@ def test_a_training_that_is_continued_sees_what_it_would_have_seen(sd3_folder, p
         pipe = load_generator(str(sd3_folder))
         learner = Learner(Environment(pipe, CALL), LORA, lr=1e-3, seed=0)
         x0 = learner.environment.encode(pictures)
-        told.append([loss for go in goes for loss in finetune(learner, CAPTIONS, x0, **SHORT | {"steps": go})])
+        told.append([loss for go in goes for loss in tune(learner, CAPTIONS, x0, **SHORT | {"steps": go})])
         weights.append(everything(pipe))
     assert told[0] == pytest.approx(told[1], abs=1e-6)  # prompts are encoded in other company
     assert all(torch.allclose(weights[0][n], weights[1][n], atol=1e-6) for n in weights[0])
@@ -80,7 +86,7 @@ def test_epsilon_prediction_learns_too(sd15, pictures):
     learner = Learner(Environment(sd15, {}), None, lr=3e-3, seed=0)
     small = [p.resize((16, 16)) for p in pictures]
     x0 = learner.environment.encode(small)
-    losses = finetune(learner, CAPTIONS, x0, steps=range(20), batch_size=8, seed=0)
+    losses = tune(learner, CAPTIONS, x0, steps=range(20), batch_size=8, seed=0)
     assert sum(losses[-2:]) < 0.9 * sum(losses[:2])
 
 
@@ -88,6 +94,6 @@ def test_bad_input_is_named(sd3, pictures):
     learner = Learner(Environment(sd3, CALL), None, lr=1e30, seed=0)
     x0 = learner.environment.encode(pictures)
     with pytest.raises(UserError, match="7 captions and 8 pictures"):
-        finetune(learner, CAPTIONS[:7], x0, **SHORT)
+        tune(learner, CAPTIONS[:7], x0, **SHORT)
     with pytest.raises(UserError, match="lower `lr`"):
-        finetune(learner, CAPTIONS, x0, **SHORT)
+        tune(learner, CAPTIONS, x0, **SHORT)

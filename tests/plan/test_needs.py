@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from spro_hf.methods import Lora
-from spro_hf.plan import ALONE, disk, memory, passes
+from spro_hf.plan import disk, memory, passes
 from spro_hf.plan.counts import Count, Counts, count
 from spro_hf.plan.sizes import Size
 from tests.plan.conftest import tiny
@@ -203,9 +203,10 @@ def test_usual_batches_are_those_of_the_rewards():
 
 def test_what_stands_in_the_code_elsewhere():
     from spro_hf.diffusion import memo
-    from spro_hf.stages import STAGES, TOGETHER, evaluate, image
+    from spro_hf.schema import TOGETHER
+    from spro_hf.stages import STAGES, evaluate, image
 
-    assert passes.MEMO == memo.KEPT and passes.PART == image.PART and set(ALONE) == set(STAGES) - set(TOGETHER)
+    assert passes.MEMO == memo.KEPT and passes.PART == image.PART and set(STAGES) - set(TOGETHER) == {"evaluate"}
     assert disk.SAMPLES == evaluate.SAMPLES
 
 

@@ -235,7 +235,7 @@ class Marks:
 def test_of_each_steps_tokens_those_are_left_that_go_on_to_a_number(said, fit):
     """Where the number may end, that is a full stop here."""
     ids = [Marks.marks.index(mark) for mark in ("cat", *said)]
-    left = Numbers(Marks(), 1, [Marks.marks.index(".")])(torch.tensor([ids]), torch.zeros(1, len(Marks.marks)))
+    left = Numbers(Marks(), [Marks.marks.index(".")])(1, torch.tensor([ids]), torch.zeros(1, len(Marks.marks)))
     assert [Marks.marks[i] for i in left[0].isfinite().nonzero().flatten().tolist()] == list(fit)
 
 

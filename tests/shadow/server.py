@@ -50,24 +50,17 @@ Key = tuple[str, str]  # "model" or "dataset", and the id
 Builders = Mapping[Key, Callable[[Path], None]]
 
 
-def recipe_files(folder: Path = RECIPES) -> list[Path]:
-    """The recipes under a folder; files and folders that begin with "_" are only there to be extended."""
-    files = sorted(folder.rglob("*.yaml"))
-    return [file for file in files if not any(part.startswith("_") for part in file.relative_to(folder).parts)]
-
-
 def named(folder: Path = RECIPES) -> dict[Key, set[str]]:
     """Every repository that is not made by a stage and that a recipe under ``folder`` names, with the revisions it names."""
     found: dict[Key, set[str]] = {}
-    for file in recipe_files(folder):
+    for file in recipes_of.find(folder):
         try:
             recipes = recipes_of.load(file)
         except UserError:  # told by the test that runs this recipe
             continue
         for recipe in recipes:
             wanted = [("model", id, revision) for _, id, revision in recipe.models]
-            sets = [getattr(recipe, name, None) for name in ("seeds", "prompts")]
-            wanted += [("dataset", s.source, s.revision) for s in sets if getattr(s, "hub", False)]
+            wanted += [("dataset", s.source, s.revision) for s in recipe.seed_sets.values() if s.hub]
             for kind, id, revision in wanted:
                 if not id.startswith("spro_hf/") and not (ROOT / id).exists():
                     found.setdefault((kind, id), set()).update({"main", revision} - {None})

@@ -15,10 +15,10 @@ from spro_hf.errors import UserError
 from spro_hf.strict import parse_yaml
 from tests.shadow.limits import SIZES, Job, before, is_list, lacking, makers
 from tests.shadow.limits import job as small
-from tests.shadow.server import RECIPES, builders, named, recipe_files, start
+from tests.shadow.server import RECIPES, builders, named, start
 from tests.shadow.worker import Worker, nothing, run_all
 
-FILES = recipe_files()
+FILES = recipes_of.find(RECIPES)
 TINY = [file for file in FILES if "tiny" in file.relative_to(RECIPES).parts]  # run by tests/stages
 LISTS = [file for file in FILES if is_list(file) and file not in TINY]
 STAGES = [file for file in FILES if file not in TINY and file not in LISTS]
