@@ -280,7 +280,7 @@ def test_every_shipped_data_set_names_columns_that_its_shadow_has(do, commits):
     from tests.shadow.datasets import CAPTIONS, DATASETS
 
     names = sorted(file.name for file in DATA.glob("*.yaml"))
-    assert len(names) == 11 and {shipped(name).source for name in names} == set(DATASETS)
+    assert names and {shipped(name).source for name in names} == set(DATASETS)
     found = {name.removesuffix(".yaml"): do(taken, replace(shipped(name), revision=None, count=2)) for name in names}
     rows = {name: [int(row["id"].rpartition("-")[2]) for row in value] for name, value in found.items()}
     assert rows == {
