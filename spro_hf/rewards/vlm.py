@@ -111,28 +111,48 @@ class VLMJudge:
         ).logits[0]  # fmt: skip
 
     def _inputs(self, pictures: Sequence[tuple[Image.Image, ...]], captions: Sequence[str]) -> Any:
-        texts = []
-        for row, caption in zip(pictures, captions, strict=True):
-            text = self.question.replace("{caption}", caption)
-            content = [*({"type": "image"} for _ in row), {"type": "text", "text": text}]
-            chat = [{"role": "user", "content": content}]
-            prompt = self.processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
-            texts.append(prompt if prompt[-1:].isspace() else prompt + self.lead)
-        # the template has written every special token already
-        return self.processor(
-            text=texts, images=[list(row) for row in pictures], padding=True, padding_side="left",
-            add_special_tokens=False, return_tensors="pt",
-        ).to(self.model.device, self.model.dtype)  # fmt: skip
+        questions = [self.question.replace("{caption}", caption) for caption in captions]
+        return asked(self.processor, self.model, pictures, questions, self.lead)
 
 
-def seeing_processor(id: str, revision: str | None) -> Any:
-    """The processor of a chat model that sees pictures, whose tokenizer can pad."""
-    processor = load_processor(locate(id, revision, weights=False), id, f"{FIELD}.id")
+def seeing_processor(id: str, revision: str | None, field: str = f"{FIELD}.id") -> Any:
+    """The processor of a chat model that sees pictures, whose tokenizer can pad; ``field`` is the recipe's, for messages."""
+    processor = load_processor(locate(id, revision, weights=False), id, field)
     if not isinstance(processor, ProcessorMixin):
-        raise UserError(f"{FIELD}.id: '{id}' sees no pictures; name a chat model that does.")
+        raise UserError(f"{field}: '{id}' sees no pictures; name a chat model that does.")
     if processor.tokenizer.pad_token is None:
         processor.tokenizer.pad_token = processor.tokenizer.eos_token
     return processor
+
+
+def asked(
+    processor: Any,
+    model: Any,
+    pictures: Sequence[tuple[Image.Image, ...]],
+    questions: Sequence[str],
+    lead: str = "",
+) -> Any:
+    """Inputs of a chat model that is asked one question about each tuple of pictures, padded on the left, where it lies.
+
+    ``lead`` is what a prompt ends in, if no blank ends it already.
+    """
+    texts = []
+    for row, question in zip(pictures, questions, strict=True):
+        content = [*({"type": "image"} for _ in row), {"type": "text", "text": question}]
+        chat = [{"role": "user", "content": content}]
+        prompt = processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
+        texts.append(prompt if prompt[-1:].isspace() else prompt + lead)
+    # the template has written every special token already
+    return processor(
+        text=texts, images=[list(row) for row in pictures], padding=True, padding_side="left",
+        add_special_tokens=False, return_tensors="pt",
+    ).to(model.device, model.dtype)  # fmt: skip
+
+
+def ends(model: Any, tokenizer: Any) -> list[int]:
+    """Ids of the tokens that end an answer: the model's own, and the tokenizer's."""
+    own = model.generation_config.eos_token_id
+    return sorted({*(own if isinstance(own, list) else [own]), tokenizer.eos_token_id} - {None})
 
 
 def readings(tokenizer: Any, answer: str) -> list[int]:
