@@ -1,4 +1,5 @@
-"""The command line: ``spro-hf plan`` a recipe and ``run`` it, ``hub serve`` what a run left, ``report`` it again."""
+"""The command line: ``spro-hf plan`` a recipe and ``run`` it, ``score`` pictures, ``hub serve`` what a run left, ``report``
+it again."""
 
 from __future__ import annotations
 
@@ -28,6 +29,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_plan(
         commands.add_parser("plan", help="what a run will take: models, pictures, memory, disk, hours; no weights")
     )
+    _add_score(
+        commands.add_parser("score", help="score pictures by a recipe's scorers, or by a reward that has learned")
+    )
     hub = commands.add_parser("hub", help="the local Hub").add_subparsers(dest="action", required=True)
     serve = hub.add_parser("serve", help="keep a run's local Hub up")
     serve.add_argument("folder", type=Path, help="a run's folder, e.g. runs/tiny-spro, or a Hub's own")
@@ -40,12 +44,33 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_recipe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe", type=Path, help="a YAML file, e.g. recipes/tiny/spro.yaml")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="FIELD=VALUE", dest="changes",
-        help="a field that wins over the recipe's, e.g. --set rounds=2; may be repeated",
-    )  # fmt: skip
+    _add_changes(parser, "rounds=2")
     parser.add_argument("--seeds", type=Path, help="a text file of captions to train on, one a line")
     parser.add_argument("--seed", type=int, help="the seed of everything random (default: the recipe's)")
+
+
+def _add_changes(parser: argparse.ArgumentParser, example: str) -> None:
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="FIELD=VALUE", dest="changes",
+        help=f"a field that wins over the recipe's, e.g. --set {example}; may be repeated",
+    )  # fmt: skip
+
+
+def _add_score(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "what", help="a recipe's YAML file, or a trained reward: user/repo, user/repo@revision, or a folder"
+    )
+    parser.add_argument(
+        "pictures", type=Path, nargs="+",
+        help="files, or folders with PNG, JPEG or WebP files, which are taken in the order of their names; what is "
+        "transparent is put on white",
+    )  # fmt: skip
+    captions = parser.add_mutually_exclusive_group()
+    captions.add_argument("--caption", help="the caption of every picture")
+    captions.add_argument("--captions", type=Path, help="a text file with one caption a line, in the pictures' order")
+    parser.add_argument("--hub", help="the folder of a run, whose local Hub is started, or the address of a Hub")
+    _add_changes(parser, "scorers.pickscore.device=cpu")
+    parser.add_argument("--json", action="store_true", help="plain data in place of a table")
 
 
 def _add_plan(parser: argparse.ArgumentParser) -> None:
@@ -76,7 +101,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run a command; 0 if all went well, 2 after a mistake of the user's, told in one sentence."""
     arguments = _parser().parse_args(argv)
     try:
-        return {"run": _run, "plan": _plan, "hub": _serve, "report": _report}[arguments.command](arguments)
+        return COMMANDS[arguments.command](arguments)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -113,14 +138,26 @@ def _run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _score(arguments: argparse.Namespace) -> int:
+    from spro_hf.score import main as score
+
+    local = arguments.hub and "://" not in arguments.hub
+    return score(arguments, _changes(arguments.changes), _hub_of(Path(arguments.hub)) if local else None)
+
+
 def _serve(arguments: argparse.Namespace) -> int:
     from spro_hf.hub.server import serve_forever
 
-    folder = arguments.folder / "hub" if (arguments.folder / "hub").is_dir() else arguments.folder
-    if not (folder / "repos").is_dir():
-        raise UserError(f"{arguments.folder}: holds no local Hub; name a run's folder, e.g. runs/demo.")
-    serve_forever(folder, arguments.host, arguments.port)
+    serve_forever(_hub_of(arguments.folder), arguments.host, arguments.port)
     return 0
+
+
+def _hub_of(folder: Path) -> Path:
+    """The local Hub's own folder in that of a run."""
+    found = folder / "hub" if (folder / "hub").is_dir() else folder
+    if not (found / "repos").is_dir():
+        raise UserError(f"{folder}: holds no local Hub; name a run's folder, e.g. runs/demo.")
+    return found
 
 
 def _report(arguments: argparse.Namespace) -> int:
@@ -129,6 +166,8 @@ def _report(arguments: argparse.Namespace) -> int:
     print(write_report(arguments.folder))
     return 0
 
+
+COMMANDS = {"run": _run, "plan": _plan, "score": _score, "hub": _serve, "report": _report}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -37,4 +37,4 @@ def test_ctrl_c_says_how_to_go_on(monkeypatch, capsys):
 
 def test_the_module_runs_as_accelerate_launches_it():
     done = subprocess.run([sys.executable, "-m", "spro_hf", "--help"], capture_output=True, text=True)
-    assert done.returncode == 0 and "run" in done.stdout and "hub" in done.stdout
+    assert done.returncode == 0 and all(name in done.stdout for name in ("run", "plan", "score", "hub", "report"))

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -16,27 +14,20 @@ from PIL import Image
 
 from spro_hf import seeds
 from spro_hf.errors import UserError
-from spro_hf.hub.server import client_environment, start
+from spro_hf.hub.server import start
 from spro_hf.parts import Bands, Seeds
 from spro_hf.strict import build, parse_yaml
+from tests.hub.conftest import Do, clients
 from tests.seed_sets import checked, file_of, fill, opened, pictured, red, taken, told, without_network
 
 DATA = Path(__file__).parents[1] / "recipes" / "_data"
 TEXT = {"caption": "caption"}
-Do = Callable[..., Any]
 
 
 @pytest.fixture(scope="module")
 def do(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Do]:
-    """``do(function, *arguments)`` in a process that imports the clients with their environment already set."""
-    with start(tmp_path_factory.mktemp("hub")) as server:
-        with pytest.MonkeyPatch.context() as patch:
-            for name, value in client_environment(server, tmp_path_factory.mktemp("home")).items():
-                patch.setenv(name, value)
-            pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
-            pool.submit(int).result()  # the process is made now, in this environment
-        with pool:
-            yield lambda function, *arguments: pool.submit(function, *arguments).result(timeout=100)
+    with start(tmp_path_factory.mktemp("hub")) as server, clients(server, tmp_path_factory.mktemp("home")) as run:
+        yield run
 
 
 @pytest.fixture(scope="module")
@@ -286,6 +277,7 @@ def test_every_shipped_data_set_names_columns_that_its_shadow_has(do, commits):
     assert rows == {
         "flickr30k_train": [0, 1], "flickr30k_test": [3, 7],  # of four rows the last is for validation
         "pickapic_train": [0, 1], "pickapic_test": [0, 1], "parti": [0, 1], "lexica": [0, 1], "spro_prompts": [0, 1],
+        "pickapic_captions": [0, 3],  # three rows share a caption
         # Likes are 7i mod 60: 0 7 14 21 28 35 42 49 56 3 ...; the bands of 60, 30 and 10 % begin at 0, 36 and 54.
         "engaging_imagenet_low": [0, 1], "engaging_imagenet_mid": [6, 7], "engaging_imagenet_high": [8, 17],
         "engaging_imagenet_train": [0, 7],  # 0 and 49 likes: below 12, and of 48 and more

@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from datasets import Dataset, Features, IterableDataset, get_dataset_config_names, load_dataset_builder
 from datasets import Image as Picture
 from datasets.exceptions import DatasetNotFoundError
 from datasets.packaged_modules.parquet.parquet import ParquetConfig
 from huggingface_hub import constants, snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from spro_hf.errors import UserError
 from spro_hf.hub.artifacts import pull, resolve
@@ -30,6 +31,7 @@ from spro_hf.strict import nearest
 # Where a data set says which of its files are which split; the last is nothing of the kind, but in every repository, and a
 # pull of no file at all is warned of.
 _CARD = ("README.md", ".huggingface.yaml", ".gitattributes")
+UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what PIL raises over a file
 
 
 @dataclass(frozen=True)
@@ -119,19 +121,39 @@ def open_rows(seeds: Seeds, field: str) -> Dataset | IterableDataset:
 
 
 def picture(cell: Any, place: str) -> Image.Image:
-    """A cell of an undecoded column of pictures as an RGB picture, on white where it is transparent."""
+    """A cell of an undecoded column of pictures as an RGB picture, see ``decoded``."""
     if isinstance(cell, bytes):
         cell = {"bytes": cell, "path": None}
     if not cell or not (cell["bytes"] or cell.get("path")):
         raise UserError(f"{place} holds no picture; leave such rows out with 'where', or map no pictures.")
     try:
-        found = Picture().decode_example({"bytes": cell["bytes"], "path": cell.get("path")})
-        if not found.has_transparency_data:
-            return found.convert("RGB")
-        found = found.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", found.size, "white"), found).convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{place} holds no picture that can be read ({error}); leave it out with 'where'.") from error
+        return decoded(cell["bytes"], cell.get("path"))
+    except UNREADABLE as error:
+        raise UserError(
+            f"{place} holds no picture that can be read ({said(error)}); leave it out with 'where'."
+        ) from error
+
+
+def decoded(content: bytes | None, path: str | None = None) -> Image.Image:
+    """The RGB picture of a file: upright, on white where it is transparent, the first of several; 16 bits become 8.
+
+    Raises:
+        UNREADABLE: if it is none. Numbers of 32 bits say nowhere which of them is white, and are refused as well.
+    """
+    found = Picture().decode_example({"bytes": content, "path": path})
+    if found.mode.startswith("I;16"):  # `convert` would make all above 255 white
+        found = Image.fromarray((np.asarray(found) // 257).astype(np.uint8))
+    if found.mode in ("I", "F"):
+        raise ValueError(f"its mode is {found.mode}")
+    if not found.has_transparency_data:
+        return found.convert("RGB")
+    found = found.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", found.size, "white"), found).convert("RGB")
+
+
+def said(error: Exception) -> str:
+    """What is wrong with a file, in words; PIL's own name an object in memory where it knows no format of that kind."""
+    return "of no known format" if isinstance(error, UnidentifiedImageError) else " ".join(str(error).split())
 
 
 def _holds_pictures(feature: Any) -> bool:
