@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -192,9 +193,23 @@ def may_have(repo: str, kind: str) -> None:
 
 
 def resolve(repo: str, kind: str, revision: str) -> str:
-    """The commit behind a tag, branch or commit of a repository."""
+    """The commit behind a tag, branch or commit of a repository.
+
+    A full commit stays what it is: a process asks once whether it is there. Tags and branches are asked for each time.
+    """
     with _explained(repo, kind, revision):
+        if _full(revision):
+            return _there(HfApi().endpoint, repo, kind, revision)
         return HfApi().repo_info(repo, repo_type=kind, revision=revision).sha
+
+
+@cache
+def _there(endpoint: str, repo: str, kind: str, commit: str) -> str:
+    return HfApi(endpoint).repo_info(repo, repo_type=kind, revision=commit).sha
+
+
+def _full(revision: str) -> bool:
+    return re.fullmatch(r"[0-9a-f]{40}", revision) is not None
 
 
 def pull(repo: str, kind: str, revision: str, choose: Callable[[list[str]], list[str]] | None = None) -> Path:
@@ -202,7 +217,7 @@ def pull(repo: str, kind: str, revision: str, choose: Callable[[list[str]], list
 
     ``choose`` says which of the repository's files are wanted; without it all of them are.
     """
-    commit = revision if re.fullmatch(r"[0-9a-f]{40}", revision) else resolve(repo, kind, revision)
+    commit = revision if _full(revision) else resolve(repo, kind, revision)
     with _explained(repo, kind, revision):
         files = None
         if choose:

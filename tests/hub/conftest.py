@@ -25,7 +25,7 @@ def clients(server: Server, home: Path) -> Iterator[Do]:
         pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
         pool.submit(int).result()  # the process is made now, in this environment
     with pool:
-        yield lambda function, *arguments: pool.submit(function, *arguments).result(timeout=60)
+        yield lambda function, *arguments: pool.submit(function, *arguments).result(timeout=100)
 
 
 @pytest.fixture(scope="session")

@@ -194,6 +194,22 @@ def told(function: str, *arguments: Any, token: str | None = None) -> str:
     return text
 
 
+def requests_of(repo: str, revision: str, times: int) -> tuple[int, str]:
+    """How many requests it takes to resolve a revision so often, and the commit behind it."""
+    from huggingface_hub.utils import get_session
+
+    from spro_hf.hub import artifacts
+
+    made: list[Any] = []
+    hooks = get_session().event_hooks
+    get_session().event_hooks = {**hooks, "request": [*hooks["request"], made.append]}
+    try:
+        (found,) = {artifacts.resolve(repo, "model", revision) for _ in range(times)}
+    finally:
+        get_session().event_hooks = hooks
+    return len(made), found
+
+
 def wrongly(function: str, *arguments: Any) -> str:
     return told(function, *arguments, token="hf_wrong")
 

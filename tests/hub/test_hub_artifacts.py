@@ -62,6 +62,19 @@ def test_errors_are_one_sentence_that_says_what_to_do(do, tmp_path):
     assert "nothing to push" in do(ask.told, "push", tmp_path / "void", "spro/told", "model", "v2", "m")
 
 
+def test_a_full_commit_is_asked_for_once_and_a_tag_each_time(do, tmp_path):
+    commit, _ = do(ask.push, _folder(tmp_path / "m", a_txt="1"), "spro/asked", "v1")
+    assert do(ask.requests_of, "spro/asked", "v1", 3) == (3, commit)
+    assert do(ask.requests_of, "spro/asked", "main", 3) == (3, commit)
+    assert do(ask.requests_of, "spro/asked", commit[:12], 3) == (3, commit)
+    assert do(ask.requests_of, "spro/asked", commit, 3) == (1, commit)
+    assert do(ask.requests_of, "spro/asked", commit, 3) == (0, commit)
+    # that a commit is not there is asked anew each time, since it may come, and of each repository by itself
+    do(ask.push, _folder(tmp_path / "n", b_txt="2"), "spro/asked-too", "v1")
+    for _ in range(2):
+        assert f"there is no revision '{commit}'" in do(ask.told, "resolve", "spro/asked-too", "model", commit)
+
+
 def test_datasets_loads_a_pushed_version_by_its_tag(do, tmp_path):
     def version(number: int) -> str:
         data = tmp_path / str(number) / "data"
