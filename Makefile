@@ -4,8 +4,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SEED ?= 0
 OUT ?= runs/demo
+RECIPE ?= recipes/qwen-image/references/preference.yaml
+HUB ?= https://huggingface.co
 
-.PHONY: demo test lint docs world bench serve install clean
+.PHONY: demo references test lint docs world bench serve install clean
 .DEFAULT_GOAL := help
 
 help:           ## what there is
@@ -25,6 +27,9 @@ demo: install   ## the whole of SPRO on the embedded world; SEED=1 OUT=runs/othe
 
 serve: install  ## keep the demo's local Hub up
 	$(BIN)/spro-hf hub serve $(OUT)
+
+references: install  ## draw reference pictures and push them; RECIPE=... HUB=... NAMESPACE=you
+	$(BIN)/spro-hf run $(RECIPE) --out runs/references-$(basename $(notdir $(RECIPE))) --hub $(HUB) $(if $(NAMESPACE),--set namespace=$(NAMESPACE))
 
 test: install   ## all tests
 	$(BIN)/python -m pytest

@@ -32,6 +32,8 @@ from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
+    Dinov2Config,
+    Dinov2Model,
     Gemma3Config,
     Gemma3ForConditionalGeneration,
     Idefics3Config,
@@ -51,6 +53,7 @@ from transformers import (
     T5EncoderModel,
 )
 
+from spro_hf.rewards.adversarial import Head
 from spro_hf.rewards.heads import ImprovedAestheticHead
 
 Make = Callable[[], torch.nn.Module]
@@ -79,6 +82,11 @@ def clip_large() -> CLIPModel:
 
 def clip_huge() -> CLIPModel:
     return CLIPModel(clip(HUGE_TEXT, HUGE_VISION, 1024))
+
+
+def dino_base() -> Dinov2Model:
+    """DINOv2 base, which sees 518 × 518 pixels in patches of 14."""
+    return Dinov2Model(Dinov2Config(image_size=518))
 
 
 def large_text() -> CLIPTextModel:
@@ -259,7 +267,8 @@ GENERATORS: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 
-# Of a chat model that sees pictures: how many tokens a picture becomes (see ``spro_hf.plan.sizes.picture_tokens``), and the
+# Of a scorer that sees other than 224 pixels a side: how many; of one that an adversary can be: what of it ``learns``. Of a chat
+# model that sees pictures: how many tokens a picture becomes (see ``spro_hf.plan.sizes.picture_tokens``), and the
 # width, inner width and patches of a picture in its vision tower.
 MODELS: dict[str, dict[str, Any]] = {
     "meta-llama/Llama-3.2-11B-Vision-Instruct": {
@@ -295,8 +304,13 @@ MODELS: dict[str, dict[str, Any]] = {
         "picture": {"tokens": 576}, "tower": (1024, 4096, 577),
     },
     "openai/clip-vit-large-patch14": {"card": 0.428, "make": clip_large, "stored": F32},
-    "yuvalkirstain/PickScore_v1": {"card": 0.986, "make": clip_huge, "stored": F32},
+    "yuvalkirstain/PickScore_v1": {
+        "card": 0.986, "make": clip_huge, "stored": F32, "learns": lambda clip: clip.vision_model.encoder.layers[-1],
+    },
     "xswu/HPSv2": {"card": 0.986, "make": clip_huge, "stored": F16},
     "zai-org/ImageReward": {"card": 0.447, "make": image_reward, "stored": F32},
+    "facebook/dinov2-base": {
+        "card": 0.0866, "make": dino_base, "stored": F32, "side": 518, "learns": lambda dino: Head(dino.config.hidden_size),
+    },
     "trl-lib/ddpo-aesthetic-predictor": {"card": 0.00093, "make": lambda: ImprovedAestheticHead(768), "stored": F32},
 }  # fmt: skip

@@ -35,7 +35,7 @@ def real() -> str:
             continue
         (one,) = load(file)
         seeds = getattr(one, "seeds", None) or getattr(one, "prompts", None)
-        data = _short(seeds.source) if seeds and seeds.hub else "earlier rollouts"
+        data = _short(seeds.source) if seeds else "earlier rollouts"
         if one.stage == "multimodal" and not one.rounds:
             data = ""
         guider = _short(one.guider.id) if getattr(one, "guider", None) else ""

@@ -7,7 +7,9 @@ Without ``--write`` nothing is written, and the exit code tells whether ``spro_h
 Of each model stand there: the parameters of its ``components``, and the buffers stored with them; ``layers``, what a LoRA
 takes on each by rank; ``passes``, bytes in bfloat16 of one picture of ``side`` pixels (of a chat model: of one token);
 ``prompt``, the numbers of a prompt's embeddings; of a chat model ``cache``, the numbers that a token and a picture leave
-behind for later tokens, and ``tower``, bytes of a picture, or of a token that it becomes, in the vision tower.
+behind for later tokens, and ``tower``, bytes of a picture, or of a token that it becomes, in the vision tower; of a scorer
+that an adversary can be ``adversary``: the parameters that learn, and bytes of one picture in a pass with their gradients,
+or, where that is a head, of one token, and what is ``kept`` of a token meanwhile.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ import torch
 import yaml
 from architectures import GENERATORS, MODELS
 from passes import TYPE, Alive, made, passes, weightless
-from transformers import AutoConfig, AutoModelForImageTextToText, SiglipVisionConfig
+from torch.utils._pytree import tree_leaves
+from transformers import AutoConfig, AutoModelForImageTextToText, Dinov2Model, SiglipVisionConfig
 from transformers.models.siglip.modeling_siglip import SiglipEncoder
 
 from spro_hf.diffusion.lora import TARGETS
@@ -190,17 +193,45 @@ def looked(width: int, inner: int, patches: int) -> int:
     return round(alive.peak / 1024 * patches)
 
 
-def scored(make: Callable[[], torch.nn.Module]) -> int:
-    """Bytes of one picture in a scorer without gradients; 0 of a head on embeddings."""
+def scored(make: Callable[[], torch.nn.Module], side: int) -> int:
+    """Bytes of one picture of ``side`` pixels in a scorer without gradients; 0 of a head on embeddings."""
     scorer = made(make)
     with weightless():
-        alive, given = Alive(scorer), empty(1, 3, 224, 224)
+        alive, given = Alive(scorer), empty(1, 3, side, side)
         with alive, torch.no_grad():
             if hasattr(scorer, "get_image_features"):
                 scorer.get_image_features(pixel_values=given)
             elif isinstance(scorer, torch.nn.ModuleDict):
                 scorer["vision"](given)
+            elif isinstance(scorer, Dinov2Model):
+                scorer(given)
     return alive.peak
+
+
+def adversary(
+    make: Callable[[], torch.nn.Module], learns: Callable[[torch.nn.Module], torch.nn.Module]
+) -> dict[str, int]:
+    """What learns in a scorer, and what it takes: a part of the scorer for each picture, or a head for each token."""
+
+    def peak(count: int) -> int:
+        alive = Alive(scorer if inside else part)
+        with weightless(), alive, torch.enable_grad():
+            if inside:
+                out = scorer.get_image_features(pixel_values=empty(count, 3, 224, 224))
+            else:
+                out = part(empty(count, scorer.config.hidden_size))
+            found = [leaf.float().pow(2).mean() for leaf in tree_leaves(out) if leaf.requires_grad]
+            torch.stack(found).sum().backward()
+        part.zero_grad(set_to_none=True)
+        return alive.peak
+
+    scorer = made(make)
+    with weightless():
+        part = learns(scorer).to(TYPE).requires_grad_(True)
+    inside = any(part is module for module in scorer.modules())
+    few = 1 if inside else 512  # gradients themselves are as large for many as for few
+    found = {"parameters": numbers(part)["parameters"], "train": round((peak(2 * few) - peak(few)) / few)}
+    return found if inside else found | {"kept": scorer.config.hidden_size * TYPE.itemsize}
 
 
 def checked(id: str, card: float, counted: int) -> None:
@@ -229,7 +260,8 @@ def model(id: str, about: dict[str, Any]) -> dict[str, Any]:
     found = numbers(whole) | {"stored": about["stored"]}
     checked(id, about["card"], found["parameters"])
     if "picture" not in about:
-        return {"components": {"model": found}, "passes": {"forward": scored(make)}}
+        told = {"components": {"model": found}, "passes": {"forward": scored(make, about.get("side", 224))}}
+        return told | ({"adversary": adversary(make, about["learns"])} if "learns" in about else {})
     return {"components": {"model": found}, "layers": layers(whole)} | chat(make, about)
 
 

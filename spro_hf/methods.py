@@ -12,6 +12,7 @@ LEARN = ("dpo", "grpo", "sft")
 CAPTIONS = ("base", "both")
 TRANSITIONS = ("flow_sde", "cps", "dance", "ddim")
 ADVANTAGES = ("group", "batch_std", "batch")
+WHEN = ("always", "references_lower")
 KL_VARIANCES = ("true", "without_step", "none")
 
 
@@ -181,3 +182,32 @@ class Policy:
                 f"'window' is {self.window}, but steps {first} to {last - 1} may explore; give 1 to {last - first}.",
             )
         return first, last
+
+
+@dataclass(frozen=True)
+class Adversary:
+    """A reward that learns to tell the generator's pictures from references, in turns with it (Adv-GRPO, arXiv 2511.20256).
+
+    ``reward`` names the scorer that learns. A turn is ``generator_steps`` training steps of the generator; at the last of
+    them, and at the very first of all, the reward makes ``head_steps`` updates, each on ``batch_size`` pairs of a picture of
+    the turn and a reference, and only then scores that step's pictures: every picture serves both. ``when``
+    "references_lower" lets it learn only while references score below the pictures that they are compared with.
+    """
+
+    reward: str
+    head_steps: int = 10
+    generator_steps: int = 1
+    when: str = "always"
+    lr: float = 1e-4
+    betas: tuple[float, ...] = (0.5, 0.999)
+    batch_size: int = 64
+
+    def __post_init__(self) -> None:
+        for name in ("head_steps", "generator_steps", "batch_size"):
+            need(getattr(self, name) > 0, f"'{name}' is {getattr(self, name)}; give at least 1.")
+        need(self.lr > 0, f"'lr' is {self.lr:g}; give a number above 0.")
+        need(self.when in WHEN, f"'when' is '{self.when}'; {nearest(self.when, WHEN)}")
+        need(
+            len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas),
+            f"'betas' is {list(self.betas)}; give Adam's two, each in [0, 1), e.g. [0.5, 0.999].",
+        )

@@ -14,6 +14,7 @@ from spro_hf.errors import UserError
 from spro_hf.tiny import home
 
 BUILT_IN = "spro_hf/tiny/"
+RENDERER = BUILT_IN + home.RENDERER  # has no folder
 LAION = "spro_hf/laion/"
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".msgpack", ".h5", ".onnx", ".onnx_data", ".gguf", ".pb")
 _COPIES = re.compile(r"\.(fp16|fp32|bf16|non_ema|fp8\w*)\b|(^|/)(consolidated|flax_|openvino_|ema_)[^/]*$")
@@ -124,6 +125,8 @@ def on_hub(id: str) -> bool:
 
 def commit(id: str, revision: str | None = None, kind: str = "model") -> str:
     """The commit behind ``id`` at ``revision``; for a built-in or local model the sha256 of its files."""
+    if id == RENDERER:
+        return home.renderer_digest()
     if not on_hub(id):
         return _checksum(Path(locate(id)))
     from spro_hf.hub.artifacts import resolve

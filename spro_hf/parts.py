@@ -10,11 +10,21 @@ from spro_hf.strict import nearest
 OBJECTIVES = ("aesthetics", "engagement", "preference")
 GAINS = ("above_mean_gain", "above_mean_reward", "above_base_mean")
 SCHEDULERS = ("flow", "ddim")
+MISSING = ("error", "leave_out", "any")
 BACKENDS = ("transformers", "vllm")
 DTYPES = ("float32", "bfloat16", "float16")
 _WHERE = {"revision": False, "device": False, "dtype": False, "batch_size": False}
 # The fields of every reward's constructor, and whether each must be given (a test holds this against the classes).
 SCORERS: dict[str, dict[str, bool]] = {
+    "adversarial": {
+        "backbone": True,
+        "backbone_revision": False,
+        "class_weight": False,
+        "patches": False,
+        "features": False,
+    }
+    | dict.fromkeys(("device", "dtype", "batch_size"), False),
+    "adversarial_pickscore": {"id": True, "processor": False, "processor_revision": False, "against": False} | _WHERE,
     "aesthetic": {"id": True, "backbone": True, "file": False, "backbone_revision": False} | _WHERE,
     "blur": {},
     "clip": {"id": True} | _WHERE,
@@ -24,10 +34,13 @@ SCORERS: dict[str, dict[str, bool]] = {
     "hpsv2": {"id": True, "file": False, "processor": False, "processor_revision": False} | _WHERE,
     "imagereward": {"id": True, "file": False, "tokenizer": False, "tokenizer_revision": False} | _WHERE,
     "judge": {"id": True, "revision": False},
+    "ocr": {"id": True} | _WHERE,
     "pickscore": {"id": True, "processor": False, "processor_revision": False, "against": False} | _WHERE,
     "similarity": {"id": True} | _WHERE,
+    "trained": {"id": True} | _WHERE,
     "vlm": {"id": True, "mode": False, "question": False} | _WHERE,
 }
+LEARNING = ("adversarial", "adversarial_pickscore", "trained")  # the kinds that can learn beside a generator
 # A model's id stands in one of these fields, its revision in the field beside it.
 MODEL_FIELDS = {"id": "revision", "backbone": "backbone_revision", "processor": "processor_revision",
                 "tokenizer": "tokenizer_revision"}  # fmt: skip
@@ -100,6 +113,22 @@ class Seeds:
     def hub(self) -> bool:
         """Whether the seeds are a data set of the Hub."""
         return bool(self.columns)
+
+
+@dataclass(frozen=True)
+class References(Seeds):
+    """Pictures that a reward learns to prefer: a data set of the Hub with captions and their pictures, several of one caption
+    if it has them. ``missing`` says what becomes of a caption to train on that has none: "error" names such captions,
+    "leave_out" trains without them, and "any" compares with the pictures of any caption, as for a style.
+    """
+
+    missing: str = "error"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        need(self.hub, "the field 'columns' is missing; name the columns of 'caption' and 'image'.")
+        need("image" in self.columns, "columns: the field 'image' is missing; name the column of the pictures.")
+        need(self.missing in MISSING, f"'missing' is '{self.missing}'; {nearest(self.missing, MISSING)}")
 
 
 @dataclass(frozen=True)

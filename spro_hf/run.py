@@ -20,8 +20,10 @@ from spro_hf import parallel
 from spro_hf import recipe as recipes_of
 from spro_hf.errors import UserError
 from spro_hf.parts import Seeds
-from spro_hf.schema import TOGETHER, MultimodalRecipe, PromptRecipe, Recipe, ReinforceRecipe
+from spro_hf.schema import TOGETHER, MultimodalRecipe, PromptRecipe, Recipe, ReferencesRecipe, ReinforceRecipe
 from spro_hf.steps import write_whole
+
+DATASETS = ("results", "references")  # of the artifacts that a stage leaves once; the others are models
 
 
 def run(
@@ -114,7 +116,7 @@ def stages_of(path: Path, changes: dict[str, Any] | None, seed_file: Path | None
 
 
 def _with_seeds(recipe: Recipe, seed_file: Path | None) -> Recipe:
-    if seed_file is None or not isinstance(recipe, PromptRecipe | ReinforceRecipe):
+    if seed_file is None or not isinstance(recipe, PromptRecipe | ReferencesRecipe | ReinforceRecipe):
         return recipe
     return dataclasses.replace(recipe, seeds=Seeds(source=str(seed_file), count=recipe.seeds.count))
 
@@ -161,7 +163,8 @@ def _preflight(path: Path, recipes: list[Recipe], hub: str) -> None:
                 except UserError as error:
                     raise UserError(f"{path.name}: {recipe.stage}, {what}: {error}") from error
         for field, seeds in recipe.seed_sets.items():
-            preflight(seeds, f"{path.name}: {field}")
+            if recipe.inputs.get(field) not in made:  # of what is still to be made nobody can know the columns
+                preflight(seeds, f"{path.name}: {field}")
         if clash := outputs(recipe) & made:
             repo, _, tag = min(clash)
             raise UserError(
@@ -186,8 +189,9 @@ def outputs(recipe: Recipe) -> set[tuple[str, str, str]]:
         return found
     if isinstance(recipe, ReinforceRecipe) and recipe.policy.push_checkpoints:
         every = range(recipe.policy.checkpoint_every, recipe.steps, recipe.policy.checkpoint_every)
-        return {(push["generator"], "model", tag) for tag in ("v1", *(f"step-{step}" for step in every))}
-    return {(repo, "dataset" if what == "results" else "model", "v1") for what, repo in push.items()}
+        tags = ("v1", *(f"step-{step}" for step in every))
+        return {(repo, "model", tag) for repo in push.values() for tag in tags}
+    return {(repo, "dataset" if what in DATASETS else "model", "v1") for what, repo in push.items()}
 
 
 def quiet() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,36 @@ def relative_gain(system: Sequence[float], base: Sequence[float]) -> dict[str, f
     ratio = a.mean() / b.mean()
     error = (a - ratio * b).std(ddof=1) / math.sqrt(len(a)) / abs(b.mean()) if len(a) > 1 else 0.0
     return {"gain": float((a.mean() - b.mean()) / abs(b.mean())), "se": float(error), "n": len(a)}
+
+
+def paired_change(system: Sequence[float], base: Sequence[float]) -> dict[str, float]:
+    """mean(system − base) over pairs, with its standard error."""
+    told = mean_se([after - before for after, before in zip(system, base, strict=True)])
+    return {"change": told["mean"], "se": told["se"], "n": told["n"]}
+
+
+def pooled_errors(points: Sequence[dict[str, float]], free: int = 4) -> list[float] | None:
+    """Standard errors of several means of one kind, from the spread that they have in common.
+
+    A point is ``mean_se`` of n values. Of few values an error of their own says little, and of one nothing: all points
+    lend each other theirs, s² = Σ (n − 1) · n · se² / Σ (n − 1), and a mean of n has the error s / √n. None where fewer
+    than ``free`` values are left to tell the spread by, Σ (n − 1).
+    """
+    left = sum(point["n"] - 1 for point in points)
+    if left < free:
+        return None
+    spread = math.sqrt(sum((point["n"] - 1) * point["n"] * point["se"] ** 2 for point in points) / left)
+    return [spread / math.sqrt(point["n"]) for point in points]
+
+
+def bar(count: int, errors: float = 2.0) -> float:
+    """How many standard errors are as much of ``count`` changes as ``errors`` are of one.
+
+    The more are looked at, the sooner one of them goes far by chance. Beyond this, any of ``count`` goes as rarely as a
+    single one goes beyond ``errors`` (Bonferroni's correction, one-sided, of a normal distribution).
+    """
+    normal = NormalDist()
+    return -normal.inv_cdf(normal.cdf(-errors) / max(1, count))
 
 
 def strategies(rows: Sequence[dict[str, Any]], least: int = 8) -> list[dict[str, Any]]:

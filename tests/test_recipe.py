@@ -1,6 +1,7 @@
 """Recipes on disk all parse; a mistake is one sentence that names the field and the fix."""
 
 import inspect
+import re
 from pathlib import Path
 
 import pytest
@@ -145,6 +146,24 @@ def test_models_and_outputs_of_the_whole_of_spro():
     assert ("scorers.aesthetic.backbone", "spro_hf/tiny/clip", None) in found[3].models
 
 
+def test_references_and_a_reward_that_learned_are_left_beside_the_generator():
+    (drawn,) = recipe.load(ROOT / "qwen-image/references/preference.yaml", {"namespace": "me"})
+    assert run.outputs(drawn) == {("me/qwen-image-preference-references", "dataset", "v1")}
+    small = {"steps": 3, "policy.checkpoint_every": 2}
+    (trained,) = recipe.load(ROOT / "sd35-medium/adversarial/dino.yaml", small)
+    repos = ("spro/sd35-medium-adv-dino", "spro/sd35-medium-adv-dino-reward")
+    assert run.outputs(trained) == {(repo, "model", tag) for repo in repos for tag in ("step-2", "v1")}
+    (trained,) = recipe.load(ROOT / "sd35-medium/adversarial/dino.yaml", small | {"policy.push_checkpoints": False})
+    assert run.outputs(trained) == {(repo, "model", "v1") for repo in repos}
+
+
+def test_captions_with_text_quote_one_text_each_and_are_held_out_of_each_other():
+    found = [(ROOT / "_data" / name).read_text().splitlines() for name in ("ocr_captions.txt", "ocr_captions_test.txt")]
+    assert [len(set(lines)) for lines in found] == [300, 50]
+    quoted = [{re.fullmatch(r'[^"]*"([^"]+)"[^"]*', line)[1] for line in lines} for lines in found]
+    assert [len(texts) for texts in quoted] == [300, 50] and not quoted[0] & quoted[1]
+
+
 def test_missing_file_missing_field_and_broken_yaml(tmp_path):
     with pytest.raises(UserError, match=r"nope.yaml: there is no such recipe"):
         recipe.load(tmp_path / "nope.yaml")
@@ -165,7 +184,7 @@ def test_numbers_with_an_exponent_are_numbers():
 
 def test_the_schema_knows_every_reward_and_filter():
     assert set(parts.SCORERS) == set(rewards.REWARDS)
-    for name, cls in rewards.REWARDS.items():
-        parameters = list(inspect.signature(cls.__init__).parameters.values())[1:]
+    for name, reward in rewards.REWARDS.items():
+        parameters = inspect.signature(reward).parameters.values()
         assert parts.SCORERS[name] == {p.name: p.default is p.empty for p in parameters}, name
     assert set(parts.GAINS) == set(selection.GAIN_FILTERS)

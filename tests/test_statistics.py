@@ -4,7 +4,17 @@ import math
 
 import pytest
 
-from spro_hf.statistics import group_means, mean_se, phrases, relative_gain, strategies, win_rate
+from spro_hf.statistics import (
+    bar,
+    group_means,
+    mean_se,
+    paired_change,
+    phrases,
+    pooled_errors,
+    relative_gain,
+    strategies,
+    win_rate,
+)
 
 
 def test_mean_and_standard_error():
@@ -27,6 +37,31 @@ def test_relative_gain_and_its_error():
     # residuals a − 1.5 b: 0.5 and −0.5, spread √0.5, over √2 and the base mean 2: 0.25
     assert told["se"] == pytest.approx(0.25)
     assert relative_gain([-1.0, -1.0], [-2.0, -2.0])["gain"] == 0.5  # less bad is a gain
+
+
+def test_a_change_over_pairs():
+    # differences 1, 2 and 6: mean 3, spread √((4 + 1 + 9) / 2) = √7, over √3
+    assert paired_change([2.0, 4.0, 9.0], [1.0, 2.0, 3.0]) == {
+        "change": 3.0,
+        "se": pytest.approx(math.sqrt(7 / 3)),
+        "n": 3,
+    }
+
+
+def test_points_lend_each_other_their_spread():
+    points = [{"n": 2, "se": 1.0}, {"n": 3, "se": 2.0}, {"n": 1, "se": 0.0}]
+    # s² of each: 2 · 1² = 2 and 3 · 2² = 12; together (1 · 2 + 2 · 12) / 3 = 26/3
+    assert pooled_errors(points, free=3) == pytest.approx([math.sqrt(26 / 6), math.sqrt(26 / 9), math.sqrt(26 / 3)])
+    assert pooled_errors(points) is None  # three values are left, four are asked for
+    assert pooled_errors([{"n": 1, "se": 0.0}] * 8) is None
+
+
+def test_the_bar_is_higher_for_one_of_many():
+    assert bar(1) == pytest.approx(2.0) and bar(0) == pytest.approx(2.0) and bar(1, 1.0) == pytest.approx(1.0)
+    # tables of the normal distribution: beyond 2 lie 2.275 %, and beyond 2.428 a third of that, 0.758 %
+    assert bar(3) == pytest.approx(2.428, abs=5e-4)
+    # each of two no further than 1.4096 half as often as one beyond 1, 7.93 %
+    assert 2 * math.erfc(bar(2, 1.0) / math.sqrt(2)) == pytest.approx(math.erfc(1 / math.sqrt(2)))
 
 
 def row(seed, total, prompt, plan=()):

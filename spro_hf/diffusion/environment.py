@@ -26,8 +26,9 @@ from spro_hf.diffusion.memo import remembered_prompts
 from spro_hf.diffusion.player import Play, Probe, Recorder, Replayer, Trajectory, Visit
 from spro_hf.diffusion.schedule import play_with
 from spro_hf.errors import UserError
-from spro_hf.models import locate
+from spro_hf.models import RENDERER, locate
 from spro_hf.strict import nearest
+from spro_hf.tiny.renderer import Renderer
 
 INDEX = "model_index.json"
 # The environment itself decides these; a recipe's `call` may not.
@@ -57,6 +58,8 @@ def load_generator(
 
     ``scheduler`` "flow" or "ddim" gives it one that can be played (see ``schedule.play_with``).
     """
+    if id == RENDERER:
+        return Renderer()
     folder = locate(id, revision)
     if not (Path(folder) / INDEX).is_file():
         raise UserError(f"generator.id: '{id}' is no diffusers pipeline, it has no {INDEX}; name one that is.")

@@ -1,8 +1,9 @@
 """Cards of artifacts: Jinja templates in which every field must be given.
 
-Models: ``guider``, ``generator``, ``pipeline``. Datasets: ``rollouts``, ``preferences``, ``results``. ``fields(name)``
-lists what a card asks for. ``results`` is a list of ``{"name", "value", "se", "base", "n"}``: a mean, its standard
-error, the same mean for the untrained system (or None), and the number of pictures behind it.
+Models: ``guider``, ``generator``, ``reinforced``, ``reward``, ``pipeline``. Datasets: ``rollouts``, ``preferences``,
+``references``, ``results``. ``fields(name)`` lists what a card asks for. ``results`` is a list of
+``{"name", "value", "se", "base", "n"}``: a mean, its standard error, the same mean for the untrained system (or None),
+and the number of pictures behind it.
 """
 
 from __future__ import annotations

@@ -138,6 +138,7 @@ def _counted(counts: Counts) -> dict[str, Count]:
         "pictures": counts.pictures, "pictures scored": counts.scored, "denoiser calls, drawing": counts.drawing,
         "denoiser calls, learning": counts.learning, "replies": counts.replies, "guider tokens": counts.tokens,
         "guider samples": counts.lessons, "generator samples": counts.samples, "generator updates": counts.updates,
+        "references read": counts.references, "adversary pairs": counts.pairs,
     }  # fmt: skip
 
 
@@ -186,6 +187,10 @@ def _notes(recipe: Recipe, sizes: dict[str, Size | None], counts: Counts) -> lis
         )
     if recipe.stage == "image" and counts.updates.number is None:
         found.append("finetune: how many winners there are is in rollouts that another run makes; give 'steps' to know")
+    left = [name for name, spec in recipe.scorers.items() if spec.get("kind", name) == "trained"]
+    found += [f"scorers.{name}: what an adversary left is read, and not counted in memory and disk" for name in left]
+    if getattr(recipe, "adversary", None):
+        found.append("adversary: the time in which it learns is not counted in hours")
     if getattr(recipe, "guider", None) and recipe.guider.backend == "vllm":
         found.append(
             "guider: vLLM's engine takes nine tenths of what is free while it replies; told is the least it needs"

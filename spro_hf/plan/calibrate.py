@@ -26,7 +26,7 @@ from spro_hf.guider.guider import Guider, Task
 from spro_hf.plan.counts import BATCH
 from spro_hf.plan.hours import Throughput
 from spro_hf.rewards import Brief
-from spro_hf.schema import EvaluateRecipe, ImageRecipe, PromptRecipe, Recipe, ReinforceRecipe
+from spro_hf.schema import EvaluateRecipe, ImageRecipe, PromptRecipe, Recipe, ReferencesRecipe, ReinforceRecipe
 from spro_hf.stages.image import learner_of
 from spro_hf.stages.studio import Studio, open_environment, open_guider
 
@@ -63,6 +63,9 @@ def _measured(recipe: Recipe) -> Throughput:
     captions = _captions(recipe, environment.batch_size)
     if isinstance(recipe, ReinforceRecipe):
         return _reinforce(recipe, environment, captions)
+    if isinstance(recipe, ReferencesRecipe):
+        noise = list(range(len(captions)))
+        return Throughput(images_per_second=len(captions) / _seconds(lambda: environment.render(captions, noise)))
     rates, pictures = {}, environment.render(captions[:1], [0])
     guided = isinstance(recipe, PromptRecipe) and recipe.rounds > 0
     if isinstance(recipe, EvaluateRecipe):

@@ -12,7 +12,15 @@ from typing import Any
 from spro_hf import seeds
 from spro_hf.guider.instructions import instruction
 from spro_hf.plan.sizes import Size, picture_tokens
-from spro_hf.schema import EvaluateRecipe, ImageRecipe, MultimodalRecipe, PromptRecipe, Recipe, ReinforceRecipe
+from spro_hf.schema import (
+    EvaluateRecipe,
+    ImageRecipe,
+    MultimodalRecipe,
+    PromptRecipe,
+    Recipe,
+    ReferencesRecipe,
+    ReinforceRecipe,
+)
 
 # Assumed, where nothing better is known without the network; the plan says so.
 LETTERS = 3  # of a token: English has about four
@@ -94,6 +102,8 @@ class Counts:
         lessons: samples that the guider learns from, passes over the data counted: pairs, examples or replies.
         samples: pictures (policy gradient: steps of pictures) that the generator learns from.
         updates: of the generator.
+        references: pictures that are read for an adversary to compare with what is drawn.
+        pairs: of a reference and a drawn picture, that the adversary learns from.
     """
 
     pictures: Count = NONE
@@ -106,6 +116,8 @@ class Counts:
     lessons: Count = NONE
     samples: Count = NONE
     updates: Count = NONE
+    references: Count = NONE
+    pairs: Count = NONE
 
     @property
     def tokens(self) -> Count:
@@ -125,7 +137,7 @@ def steps(recipe: Recipe, size: Size | None) -> int | None:
         if call.get(name) is not None:
             return len(call[name])
     known = CALLS.get(about.get("pipeline"))
-    number = call.get("num_inference_steps", known.steps if known else None)
+    number = call.get("num_inference_steps", known.steps if known else about.get("steps"))
     if number is not None and recipe.generator.scheduler is None and about.get("scheduler") == "PNDMScheduler":
         return number + 1  # it takes its second step twice
     return number
@@ -156,6 +168,9 @@ def count(recipe: Recipe, generator: Size | None, guider: Size | None, earlier: 
     whole = per_step * number
     if isinstance(recipe, ReinforceRecipe):
         return _reinforce(recipe, per_step, number)
+    if isinstance(recipe, ReferencesRecipe):
+        pictures = _seeds(recipe) * recipe.per_caption
+        return Counts(pictures=pictures, drawing=_times(whole, pictures))
     if isinstance(recipe, PromptRecipe):
         return _prompt(recipe, whole, generator, guider)
     if isinstance(recipe, ImageRecipe):
@@ -249,8 +264,21 @@ def _reinforce(recipe: ReinforceRecipe, per_step: Count, number: int | None) -> 
         learning = learning + samples  # the log-probabilities without guidance
     return Counts(
         pictures=pictures, scored=pictures, drawing=_times(per_step * number, pictures), learning=learning.most,
-        samples=samples, updates=Count(recipe.steps * policy.updates, False),
+        samples=samples, updates=Count(recipe.steps * policy.updates, False), **_adversary(recipe),
     )  # fmt: skip
+
+
+def _adversary(recipe: ReinforceRecipe) -> dict[str, Count]:
+    """As ``Opponent.meet`` goes: at the first training step and at the last of every turn all of its pictures meet a
+    reference each, and a number of these pairs is learned from. With "references_lower" that may not be."""
+    spec, size = recipe.adversary, recipe.prompts * recipe.group
+    if spec is None:
+        return {}
+    every = spec.generator_steps
+    turns = recipe.steps // every + (every > 1)
+    met = size * max(1, recipe.steps - recipe.steps % every)
+    surely = spec.when == "always" and (every == 1 or spec.batch_size <= size)  # the first turn is one step
+    return {"references": Count(met), "pairs": Count(turns * spec.head_steps * spec.batch_size, surely)}
 
 
 def _evaluate(recipe: EvaluateRecipe, whole: Count, generator: Size | None, guider: Size | None) -> Counts:

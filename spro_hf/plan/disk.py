@@ -12,8 +12,17 @@ from typing import Any
 
 from spro_hf.methods import Finetune, Policy
 from spro_hf.plan.counts import Count, Counts, picture
+from spro_hf.plan.passes import learner_of
 from spro_hf.plan.sizes import BYTES, Size
-from spro_hf.schema import EvaluateRecipe, ImageRecipe, MultimodalRecipe, PromptRecipe, Recipe, ReinforceRecipe
+from spro_hf.schema import (
+    EvaluateRecipe,
+    ImageRecipe,
+    MultimodalRecipe,
+    PromptRecipe,
+    Recipe,
+    ReferencesRecipe,
+    ReinforceRecipe,
+)
 
 TEXT = 16 * 1024  # of a row beside its pictures: reply, prompt, scores, names; and a PNG's own words
 SHARED = 2  # pictures of a seed: its base picture, and what the guider saw
@@ -42,8 +51,11 @@ def written(recipe: Recipe, sizes: dict[str, Size | None], counts: Counts) -> di
         shown = SAMPLES * len(recipe.systems) * 2
         kept = recipe.seeds.count * recipe.noise_seeds * len(recipe.systems)
         return {"rows": _bytes(kept, 1, each) + _bytes(shown, 1, each), "weights": Count(0)}
+    if isinstance(recipe, ReferencesRecipe):  # as they were drawn, and laid out for the Hub
+        return {"rows": _bytes(counts.pictures.number, 1, each) * 2, "weights": Count(0)}
     if isinstance(recipe, ReinforceRecipe):
-        return {"rows": Count(0), "weights": _generator(generator, recipe.policy, Count(recipe.steps))}
+        weights = _generator(generator, recipe.policy, Count(recipe.steps))
+        return {"rows": Count(0), "weights": weights + _adversary(recipe, sizes)}
     if isinstance(recipe, ImageRecipe):
         drawn = counts.pictures.number if recipe.prompts else 0
         return {"rows": _bytes(drawn, 1, each), "weights": _generator(generator, recipe.finetune, counts.updates)}
@@ -77,6 +89,17 @@ def _guider(recipe: PromptRecipe, guider: Size | None) -> Count:
     if recipe.learn.lora is None:
         return Count(guider.numbers * BYTES[recipe.guider.dtype])
     return Count(4 * guider.lora(recipe.learn.lora))
+
+
+def _adversary(recipe: ReinforceRecipe, sizes: dict[str, Size | None]) -> Count:
+    """What an adversary learned, in float32, beside each of the generator's blocks; values and two moments in the newest two."""
+    if recipe.adversary is None:
+        return Count(0)
+    size = learner_of(recipe, sizes)
+    trained = 4 * size.about["adversary"]["parameters"] if size and "adversary" in size.about else 0
+    blocks = ceil(recipe.steps / recipe.policy.checkpoint_every)
+    kept = blocks if recipe.policy.push_checkpoints else min(blocks, 2)
+    return Count(trained * (kept + 1 + 3 * min(blocks, 2)), False)
 
 
 def _generator(generator: Size | None, settings: Finetune | Policy, steps: Count) -> Count:

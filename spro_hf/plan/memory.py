@@ -15,7 +15,15 @@ from typing import Any
 from spro_hf.plan import passes
 from spro_hf.plan.counts import Counts
 from spro_hf.plan.sizes import BYTES, Size
-from spro_hf.schema import EvaluateRecipe, ImageRecipe, MultimodalRecipe, PromptRecipe, Recipe, ReinforceRecipe
+from spro_hf.schema import (
+    EvaluateRecipe,
+    ImageRecipe,
+    MultimodalRecipe,
+    PromptRecipe,
+    Recipe,
+    ReferencesRecipe,
+    ReinforceRecipe,
+)
 
 CARDS = {
     12: 12,
@@ -27,6 +35,7 @@ CARDS = {
     141: 139,
 }  # what common accelerators are called by, and their GiB
 MARGIN = 1.1
+# What of a scorer is a tower that others share; an adversary's PickScore is a copy of its own.
 TOWERS = {"pickscore": "id", "clip": "id", "clip_iqa": "id", "similarity": "id", "aesthetic": "backbone",
           "engagement": "backbone"}  # fmt: skip
 
@@ -82,17 +91,35 @@ def phases(recipe: Recipe, sizes: dict[str, Size | None], counts: Counts) -> lis
     needs |= passes.pictures(recipe, generator) if counts.pictures.number else {}
     draws = Phase("draw", [drawer, *scorers], passes=needs)
     scores = Phase("score", [drawer, *scorers], passes=passes.seeing(recipe, sizes))
+    if isinstance(recipe, ReferencesRecipe):
+        return [draws]
     if isinstance(recipe, ReinforceRecipe):
         state, kept = learner(generator, recipe.policy, bool(recipe.policy.kl))
-        draws.training = scores.training = {gpu: kept}
         needs = {gpu: passes.replaying(recipe, generator, counts)}
-        return [draws, scores, Phase("learn", draws.weights, {gpu: state}, needs)]
+        found = [draws, scores, Phase("learn", draws.weights, {gpu: state}, needs)]
+        draws.training = scores.training = {gpu: kept}
+        return _opposed(recipe, sizes, found) if recipe.adversary else found
     if isinstance(recipe, ImageRecipe):
         found = [draws, scores] if recipe.prompts else []
         return found + tuning(recipe, generator, [drawer, *(scorers if recipe.prompts else [])], counts)
     if isinstance(recipe, EvaluateRecipe):
         return _evaluate(recipe, sizes, counts, [draws, scores])
     return _prompt(recipe, sizes, counts, [draws, scores], drawer)
+
+
+def _opposed(recipe: ReinforceRecipe, sizes: dict[str, Size | None], found: list[Phase]) -> list[Phase]:
+    """With an adversary: between drawing and scoring it learns, what it learns and its moments are held all the time."""
+    draws, *others = found
+    spec, size = recipe.scorers[recipe.adversary.reward], passes.learner_of(recipe, sizes)
+    device = passes.place(spec.get("device"))
+    trained = 4 * size.about["adversary"]["parameters"] if size and "adversary" in size.about else 0
+    own = trained if size and "kept" in size.about.get("adversary", {}) else 0  # else its values are of the weights
+    for phase in found:
+        phase.training = phase.training | {device: phase.training.get(device, 0) + own + 2 * trained}
+    state = draws.training | {device: draws.training[device] + trained}
+    seen = passes.seeing(recipe, sizes, recipe.adversary.reward).get(device, 0)
+    needs = {device: max(passes.opposing(recipe, sizes), seen)}
+    return [draws, Phase("adversary", draws.weights, state, needs), *others]
 
 
 def _evaluate(recipe: EvaluateRecipe, sizes: dict[str, Size | None], counts: Counts, drawn: list[Phase]) -> list[Phase]:

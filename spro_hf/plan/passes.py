@@ -10,16 +10,27 @@ from __future__ import annotations
 
 from spro_hf.plan.counts import BATCH, EPOCHS, GENERATIONS, Counts, asked, picture
 from spro_hf.plan.sizes import BYTES, Size, picture_tokens
-from spro_hf.schema import EvaluateRecipe, ImageRecipe, MultimodalRecipe, PromptRecipe, Recipe, ReinforceRecipe
+from spro_hf.schema import (
+    EvaluateRecipe,
+    ImageRecipe,
+    MultimodalRecipe,
+    PromptRecipe,
+    Recipe,
+    ReferencesRecipe,
+    ReinforceRecipe,
+)
 
 GPU, HOST = "GPU", "cpu"
 PIXEL = 4  # bytes of an RGB pixel as Pillow holds it
 REAL = 12  # of one as three float32
 MEMO = 1 << 30  # bytes of prompts' embeddings that are remembered, as in spro_hf.diffusion.memo
-CHATS = ("vlm", "engagenet")
+CHATS = ("vlm", "engagenet", "ocr")
+WRITES = {"ocr": 128}  # of the chat models, which write more than the first token: how many, as in spro_hf.rewards.ocr
 # Of the rewards' constructors, where a recipe leaves it out; a test holds them against the classes.
-BATCHES = {"vlm": 8, "engagenet": 8, "imagereward": 32, "hpsv2": 32}
+BATCHES = {"vlm": 8, "engagenet": 8, "ocr": 8, "imagereward": 32, "hpsv2": 32, "adversarial": 64, "trained": 64}
 USUAL_BATCH = 128
+GROUP = 64  # references that are drawn and written at once, as in spro_hf.rollouts
+PATCHES = 64  # of a picture that a head on a vision model looks at, as in spro_hf.rewards.adversarial
 PART = 256  # prompts of a data set that are drawn at once, as in spro_hf.stages.image
 QUESTION = 200  # tokens that a judge is asked, its picture apart
 
@@ -66,6 +77,8 @@ def remembered(recipe: Recipe, counts: Counts) -> int | None:
     if isinstance(recipe, EvaluateRecipe):
         most = max(system.best_of for system in recipe.systems.values())
         return recipe.seeds.count * recipe.noise_seeds * most
+    if isinstance(recipe, ReferencesRecipe):  # of a part, in which each caption's first pictures come first
+        return min(recipe.part, recipe.seeds.count)
     if isinstance(recipe, PromptRecipe) and recipe.learn.method != "grpo":
         return min(recipe.part, recipe.seeds.count) * len(recipe.temperatures)
     return counts.pictures.number
@@ -97,9 +110,35 @@ def pictures(recipe: Recipe, generator: Size | None) -> dict[str, int]:
         each = min(recipe.part, recipe.seeds.count) * (len(recipe.temperatures) + 2) * PIXEL
     elif isinstance(recipe, ImageRecipe):
         each = min(PART, recipe.prompts.count) * PIXEL
+    elif isinstance(recipe, ReferencesRecipe):
+        each = GROUP * PIXEL
     else:
-        each = recipe.generator.batch_size * PIXEL
+        each = PIXEL * (2 * turn(recipe) if recipe.adversary else recipe.prompts * recipe.group)
     return {HOST: each * pixels[0] * pixels[1]}
+
+
+def turn(recipe: ReinforceRecipe) -> int:
+    """How many pictures meet the adversary at once, and as many references."""
+    return recipe.prompts * recipe.group * min(recipe.adversary.generator_steps, recipe.steps)
+
+
+def learner_of(recipe: ReinforceRecipe, sizes: dict[str, Size | None]) -> Size | None:
+    """The model that the adversary is, or that its head looks through; None where an earlier run left it."""
+    name = recipe.adversary.reward
+    return sizes.get(f"scorers.{name}.backbone") or sizes.get(f"scorers.{name}.id")
+
+
+def opposing(recipe: ReinforceRecipe, sizes: dict[str, Size | None]) -> int:
+    """An adversary that learns: of a head what it looks at, of all pictures of a turn, and a batch of tokens; else a batch of
+    pictures. Of each drawn picture one, and one of its reference. All of it in float32."""
+    size, spec = learner_of(recipe, sizes), recipe.adversary
+    if size is None or "adversary" not in size.about:
+        return 0
+    told, tokens = size.about["adversary"], 1
+    if "kept" in told:
+        tokens += recipe.scorers[spec.reward].get("patches", PATCHES)
+    each = spec.batch_size * told["train"] + turn(recipe) * told.get("kept", 0)
+    return 2 * tokens * each * _wide("float32")
 
 
 def encoding(recipe: ImageRecipe | MultimodalRecipe, generator: Size | None) -> int:
@@ -166,10 +205,12 @@ def teaching(recipe: PromptRecipe, guider: Size | None, counts: Counts) -> int:
     return batch * each * _wide(recipe.guider.dtype)
 
 
-def seeing(recipe: Recipe, sizes: dict[str, Size | None]) -> dict[str, int]:
-    """The scorer that needs most for a batch of pictures, on each device."""
+def seeing(recipe: Recipe, sizes: dict[str, Size | None], only: str = "") -> dict[str, int]:
+    """The scorer that needs most for a batch of pictures, on each device; or ``only`` the one of that name."""
     found: dict[str, int] = {}
     for name, spec in recipe.scorers.items():
+        if only and name != only:
+            continue
         kind, dtype = spec.get("kind", name), spec.get("dtype", "float32")
         size = sizes.get(f"scorers.{name}.{'backbone' if 'backbone' in spec else 'id'}")
         if not _measured(size):
@@ -178,7 +219,7 @@ def seeing(recipe: Recipe, sizes: dict[str, Size | None]) -> dict[str, int]:
         if kind in CHATS:
             pixels = picture(recipe, sizes["generator.id"]) or (0, 0)
             prompt = QUESTION + picture_tokens(size.about["picture"], *pixels)
-            need = batch * reading(size, dtype, pixels, prompt, 0)
+            need = batch * reading(size, dtype, pixels, prompt, WRITES.get(kind, 0))
         else:
             need = batch * size.about["passes"]["forward"] * _wide(dtype)
         found[device] = max(found.get(device, 0), need)

@@ -17,7 +17,7 @@ from typing import Any
 
 from spro_hf.errors import UserError
 from spro_hf.methods import Lora
-from spro_hf.models import BUILT_IN, LAION, locate, wanted
+from spro_hf.models import BUILT_IN, LAION, RENDERER, locate, wanted
 from spro_hf.strict import parse_yaml
 
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
@@ -78,6 +78,12 @@ class Size:
         return rank * sum(inputs + outputs for inputs, outputs in fits)
 
 
+# The embedded world's renderer, which has no network
+NOTHING = Size(
+    {}, {}, about={"pipeline": "Renderer", "side": 32, "steps": 0, "passes": {"forward": 0, "decode": 0, "encode": 0}}
+)
+
+
 def size(id: str, revision: str | None = None, keep: str | None = None, hub: bool = False) -> Size | None:
     """What is known of a model, or None.
 
@@ -85,6 +91,8 @@ def size(id: str, revision: str | None = None, keep: str | None = None, hub: boo
         keep: a file beside the safetensors that is loaded from it.
         hub: ask the Hub about what is neither here nor in ``sizes.yaml``.
     """
+    if id == RENDERER:
+        return NOTHING
     if Path(id).is_dir() or id.startswith((BUILT_IN, LAION)):
         return of_folder(Path(locate(id, revision)), table().get(id, {}))
     if id in table():

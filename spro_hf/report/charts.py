@@ -13,12 +13,14 @@ from itertools import pairwise
 
 from markupsafe import Markup, escape
 
-from spro_hf.report.reading import known, number
+from spro_hf.report.reading import known, with_error
 
 BAR_HEIGHT = 16
 PLOT = (52, 322)  # left and right end of the x axis of a curve chart
 WIDTH = 340
 LETTER = 6.2  # pixels that a letter of an axis takes, on the safe side
+SMALL = (200, 92)  # width and height of a small chart
+LEAST_SPAN = 0.04  # of what a small chart shows: its y axis is at least so high
 STAGE_GAP = 1.8  # steps between the last round of a stage and the first of the next
 
 
@@ -115,6 +117,65 @@ def curves(title: str, panels: Sequence[Panel], places: Sequence[tuple[str, str]
     )
 
 
+def small(
+    title: str,
+    points: Sequence[tuple[str, float, float | None]],
+    ends: tuple[float, float],
+    style: str,
+    unit: str,
+    mark: str = "",
+) -> Markup:
+    """One curve, small enough to stand in a row of others.
+
+    Args:
+        title: what it shows, for screen readers.
+        points: (round or step, mean, standard error or None); they stand at even steps.
+        ends: what the y axis covers at least; it covers ``LEAST_SPAN`` too, lest noise look like news.
+        style: the page's class for its colour, e.g. "judge".
+        unit: "round" or "step".
+        mark: the round or step at which a dashed line stands.
+    """
+    width, height = SMALL
+    left, right, top, bottom = 42, width - 10, 7, height - 18
+    middle = (ends[0] + ends[1]) / 2
+    half = max((ends[1] - ends[0]) * 0.54, abs(middle) * LEAST_SPAN / 2) or 0.5
+    low, high = middle - half, middle + half
+
+    def at(value: float) -> float:
+        return bottom - (value - low) / (high - low) * (bottom - top)
+
+    def x(i: int) -> float:
+        return left + 6 + (right - left - 12) * i / max(1, len(points) - 1)
+
+    parts = []
+    for value in (mark for mark in ticks(low, high, 4) if low <= mark <= high):
+        parts.append(f'<line x1="{left}" x2="{right}" y1="{at(value):.1f}" y2="{at(value):.1f}" class="rule"/>')
+        parts.append(
+            f'<text x="{left - 5}" y="{at(value) + 3.5:.1f}" class="tick" text-anchor="end">{_short(value)}</text>'
+        )
+    for i, (place, _, _) in enumerate(points):
+        if place == mark:
+            parts.append(f'<line x1="{x(i):.1f}" x2="{x(i):.1f}" y1="{top}" y2="{bottom}" class="parting"/>')
+    for i, ((_, a, _), (_, b, _)) in enumerate(pairwise(points)):
+        parts.append(
+            f'<line x1="{x(i):.1f}" y1="{at(a):.1f}" x2="{x(i + 1):.1f}" y2="{at(b):.1f}" class="line-{escape(style)}"/>'
+        )
+    for i, (_, mean, se) in enumerate(points):
+        if se:
+            parts.append(
+                f'<path d="M{x(i):.1f} {at(mean + se):.1f}V{at(mean - se):.1f}" class="line-{escape(style)} thin"/>'
+            )
+        parts.append(f'<circle cx="{x(i):.1f}" cy="{at(mean):.1f}" r="2.4" class="fill-{escape(style)}"/>')
+    for place, where, anchor in ((points[0][0], left, "start"), (points[-1][0], right, "end")):
+        text = f"{unit} {place}" if anchor == "start" else place
+        parts.append(f'<text x="{where}" y="{height - 3}" class="tick" text-anchor="{anchor}">{escape(text)}</text>')
+    told = escape(f"{title}: " + ", ".join(f"{unit} {p} {with_error(m, s)}" for p, m, s in points))
+    return Markup(
+        f'<svg class="small" viewBox="0 0 {width} {height}" role="img" aria-label="{told}">'
+        f"<title>{told}</title>{''.join(parts)}</svg>"
+    )
+
+
 def _x(place: int, places: Sequence[tuple[str, str]]) -> float:
     """Even steps, and a wider one from stage to stage so that their names stand apart."""
     steps = [0.0]
@@ -135,15 +196,20 @@ def _panel(panel: Panel, places: Sequence[tuple[str, str]], top: int) -> str:
     parts = []
     for mark in marks:
         parts.append(f'<line x1="{PLOT[0]}" x2="{PLOT[1]}" y1="{at(mark):.1f}" y2="{at(mark):.1f}" class="rule"/>')
-        text = number(mark) if mark else "0"
-        text = text.rstrip("0").rstrip(".") if "." in text else text
-        parts.append(f'<text x="{PLOT[0] - 6}" y="{at(mark) + 3.5:.1f}" class="tick" text-anchor="end">{text}</text>')
+        parts.append(
+            f'<text x="{PLOT[0] - 6}" y="{at(mark) + 3.5:.1f}" class="tick" text-anchor="end">{_short(mark)}</text>'
+        )
     middle = (top + bottom) / 2
     parts.append(
         f'<text x="11" y="{middle}" transform="rotate(-90 11 {middle})" class="axis-label" text-anchor="middle">'
         f"{escape(panel.label)}</text>"
     )
     return "".join(parts) + "".join(_curve(curve, places, at) for curve in panel.curves)
+
+
+def _short(mark: float) -> str:
+    """A mark of an axis in as few letters as it needs; it is a round number."""
+    return f"{mark:.6g}".replace("-", "−")
 
 
 def _curve(curve: Curve, places: Sequence[tuple[str, str]], at) -> str:

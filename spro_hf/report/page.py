@@ -13,13 +13,25 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from spro_hf.report import reading, sections, verdict
+from spro_hf.report import reading, sections, verdict, watching
 from spro_hf.report.reading import known, own_metric, rows
 from spro_hf.steps import write_whole
 
 COLOURS = {"base": 0, "untrained guider": 1, "best-of-n": 2, "SPRO-Prompt": 3, "SPRO-Image": 4, "SPRO-MM": 5}
 SPARE = (3, 5, 4, 2, 1, 6, 7)  # colours of other systems, best first, as far as those above are not there
-SECTIONS = ("verdict", "samples", "table", "gains", "costs", "win_rates", "curves", "prompts", "strategies", "replies")
+SECTIONS = (
+    "verdict",
+    "samples",
+    "table",
+    "gains",
+    "costs",
+    "win_rates",
+    "watch",
+    "curves",
+    "prompts",
+    "strategies",
+    "replies",
+)
 WORDS = ("number", "with_error", "percent", "rate", "points", "count", "minutes")  # of ``reading``, for the template
 SHOWN = 4  # captions whose pictures are in sight at once; the rest unfolds
 
@@ -61,11 +73,13 @@ def _view(results: dict[str, Any], folder: Path) -> dict[str, Any]:
             "gains": sections.gains(results, objective, style),
             "costs": sections.costs(results, objective),
             "win_rates": sections.win_rates(results, objective, style),
+            "watch": watching.section(results, objective),
             "curves": sections.curves(results, objective),
             "prompts": sections.prompts(results, objective),
             "strategies": sections.strategies(results, objective),
             "replies": rows(results, "replies", objective=objective),
             "own": own_metric(results, objective),
+            "judges": reading.judges(results, objective),
         }
         for objective in results["objectives"]
     ]
@@ -80,7 +94,7 @@ def _view(results: dict[str, Any], folder: Path) -> dict[str, Any]:
         "warnings": [w for o in results["objectives"] for w in verdict.warnings(results, o)],
         "has": {name: any(o[name] for o in objectives) for name in SECTIONS},
         "has_planted": reading.kind_of(results, "planted") is not None,
-        "has_alignment": any(row["metric"] == "alignment" for row in results["table"]),
+        "watched": verdict.watched(results),
         "prompted": any(not p["same"] for o in objectives for sample in o["samples"] for p in sample["pictures"]),
         "units": {unit for o in objectives if o["curves"] for unit in o["curves"]["units"]},
         "duration": duration_words(results["made"].get("seconds")),

@@ -60,6 +60,13 @@ def kind_of(results: dict[str, Any], kind: str) -> str | None:
     return kind if kind in names else next(iter(names), None)
 
 
+def judges(results: dict[str, Any], objective: str) -> list[str]:
+    """The scorers that nothing of an objective was trained on; where that is not told, the metrics that are called judges."""
+    if "judges" in results:
+        return [row["name"] for row in rows(results, "judges", objective=objective)]
+    return [metric["name"] for metric in rows(results, "metrics", kind="judge")]
+
+
 def costs(results: dict[str, Any], objective: str) -> list[dict[str, Any]]:
     """The systems learned by policy gradient with what their training took and what came of it.
 

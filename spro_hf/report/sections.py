@@ -11,7 +11,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from spro_hf.errors import UserError
-from spro_hf.report import charts, reading
+from spro_hf.report import charts, reading, watching
 from spro_hf.report.reading import first, known, own_metric, rows
 
 STRATEGIES = 8  # phrases told from each end
@@ -22,7 +22,7 @@ CURVES = {
     "planted": "planted truth",
     "alignment": "alignment",
 }  # those with a colour of their own
-PANELS = (("total", "planted"), ("alignment", "subject"))  # those that share a unit share an axis
+PANELS = (("total", "planted"), ("alignment", "subject", "style"))  # those that share a unit share an axis
 
 
 def samples(results: dict[str, Any], objective: str, folder: Path) -> list[dict[str, Any]]:
@@ -73,7 +73,8 @@ def table(results: dict[str, Any], objective: str) -> dict[str, Any] | None:
     for metric in metrics:
         means = [c["mean"] for (_, name), c in cells.items() if name == metric["name"] and known(c["mean"])]
         pick = max if metric["higher_is_better"] else min
-        best[metric["name"]] = pick(means) if len(set(means)) > 1 else None  # no winner where all are equal
+        # no winner where all are equal, nor where more is neither better nor worse
+        best[metric["name"]] = pick(means) if len(set(means)) > 1 and metric["kind"] != "watch" else None
     counts = {c["n"] for (_, name), c in cells.items() if name in measured}
     lines = [
         {"system": system, "cells": [cells.get((system, m["name"])) for m in metrics]}
@@ -116,9 +117,14 @@ def win_rates(results: dict[str, Any], objective: str, style: dict[str, int]) ->
 def curves(results: dict[str, Any], objective: str) -> dict[str, Any] | None:
     """The curves of one objective, with the lines for their legend: a chart of its rounds, and one of every training.
 
-    All charts of an objective have the same y axes, so that a glance compares them. None without curves.
+    All charts of an objective have the same y axes, so that a glance compares them. None without curves. Of what the
+    hacking watch looks at beside them its own section has charts.
     """
-    found = [{"unit": "round"} | c for c in rows(results, "curves", objective=objective) if known(c["mean"])]
+    found = [
+        {"unit": "round"} | c
+        for c in rows(results, "curves", objective=objective)
+        if known(c["mean"]) and watching.kind(c) in ("reward", "planted", "oracle")
+    ]
     if not found:
         return None
     drawn: dict[str, list[dict[str, Any]]] = {}

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from spro_hf.report import reading, verdict
+from spro_hf.report import reading, verdict, watching
 from spro_hf.report.reading import first, number, own_metric, percent, points, rate, short_count
 
 WIDE = 100  # columns from which on alignment and judge are told with their errors, and costs with pictures and rewards
@@ -42,8 +42,9 @@ def print_summary(results: dict[str, Any], console: Console | None = None, folde
     for objective in results["objectives"]:
         for warning in verdict.warnings(results, objective):
             mark = ("Hacking watch: ", "bold yellow" if warning.clear else "yellow")
-            told = f"{objective}, {warning.system}: proxy {percent(warning.proxy)}, but {' and '.join(warning.fell)}."
-            console.print(Text.assemble(mark, told))
+            console.print(Text.assemble(mark, warning.words))
+    for line in _watch(results):
+        console.print(line)
     _whereabouts(results, console, folder)
 
 
@@ -109,6 +110,24 @@ def _costs(results: dict[str, Any], wide: bool) -> Table:
             )  # fmt: skip
         table.add_section()
     return table
+
+
+def _watch(results: dict[str, Any]) -> list[Text]:
+    """A line for each training in which something parted from the reward or nothing can be told, and one for all others."""
+    found = [watch for objective in results["objectives"] for watch in watching.watches(results, objective)]
+    lines = []
+    for watch in found:
+        if not watch.quiet:
+            mark = ("Hacking watch: ", "bold yellow" if watch.parted else "bold")
+            lines.append(Text.assemble(mark, f"{_training(watch)}: {watching.short(watch)}"))
+    quiet = "; ".join(_training(watch) for watch in found if watch.quiet)
+    if quiet:
+        lines.append(Text.assemble(("Hacking watch: ", "bold"), f"nothing clearly parts from the reward in {quiet}."))
+    return lines
+
+
+def _training(watch: watching.Watch) -> str:
+    return f"{watch.objective}, {watch.stage or 'by round'}"
 
 
 def _whereabouts(results: dict[str, Any], console: Console, folder: Path | None) -> None:

@@ -11,7 +11,8 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from spro_hf.report.reading import costs, first, known, number, percent, points, rows
+from spro_hf.report.reading import costs, first, judges, known, number, percent, points, rows
+from spro_hf.report.watching import Series, bars
 
 UNTRAINED = ("base", "untrained guider", "best-of-n")
 CLEAR = 2.0  # standard errors
@@ -45,13 +46,19 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Warning:
-    """A system whose proxy rose while ``fell`` (sentences) fell; ``clear`` beyond two standard errors."""
+    """A system whose proxy rose while ``fell`` (sentences) went wrong; ``clear`` if one of them is beyond two standard errors."""
 
     objective: str
     system: str
     proxy: float
     clear: bool
     fell: list[str] = field(default_factory=list)
+
+    @property
+    def words(self) -> str:
+        """All of it, as a sentence."""
+        told = " and ".join([", ".join(self.fell[:-1])] * (len(self.fell) > 1) + self.fell[-1:])
+        return f"{self.objective}, {self.system}: proxy {percent(self.proxy)}, but {told}."
 
 
 def trained(results: dict[str, Any]) -> list[str]:
@@ -143,9 +150,11 @@ def _of_policy(planted: str, alignment: str, hacked: bool) -> str:
 
 
 def warnings(results: dict[str, Any], objective: str) -> list[Warning]:
-    """Hacking watch: every system but the base whose proxy rises while the planted truth or the alignment falls.
+    """Hacking watch: every system but the base whose proxy rises while something else parts from it.
 
-    A change smaller than one standard error is not told; a fall smaller than two is told as perhaps noise.
+    That is the planted truth, the alignment, a judge or the diversity that falls, or saturation that rises. A change
+    smaller than one standard error is not told; one smaller than two is told as perhaps noise. Of judges, diversity and
+    saturation, which are looked at together, ``watching.bars`` asks more.
     """
     base = first(results, "table", objective=objective, system="base", metric="alignment")
     paired = {c["system"]: c["alignment_se"] for c in costs(results, objective)}
@@ -159,7 +168,7 @@ def warnings(results: dict[str, Any], objective: str) -> list[Warning]:
             error = paired.get(gain["system"]) or math.hypot(base["se"] or 0.0, cell["se"] or 0.0)
             told = f"{number(base['mean'])} to {number(cell['mean'])}"
             falls.append(_fall("alignment with the caption", told, cell["mean"] - base["mean"], error))
-        falls = [fall for fall in falls if fall]
+        falls = [fall for fall in falls if fall] + _parted(results, objective, gain["system"])
         if falls:
             clear = any(is_clear for _, is_clear in falls)
             found.append(Warning(objective, gain["system"], gain["proxy"], clear, [text for text, _ in falls]))
@@ -172,6 +181,44 @@ def _fall(what: str, told: str, change: float | None, se: float | None) -> tuple
         return None
     clear = -change > CLEAR * error
     return f"{what} falls ({told}{'' if clear else ', perhaps noise'})", clear
+
+
+def watched(results: dict[str, Any]) -> list[str]:
+    """What the evaluation's warnings go by, in words."""
+    measured = {row["metric"] for row in results["table"]}
+    named = dict.fromkeys(name for objective in results["objectives"] for name in judges(results, objective))
+    names = {"planted": "planted truth", "alignment": "alignment with the caption"}
+    names |= {name: name if name == "judge" else f"judge {name}" for name in named}
+    names |= {"diversity": "diversity", "saturation": "saturation"}
+    return [words for name, words in names.items() if name in measured]
+
+
+def _parted(results: dict[str, Any], objective: str, system: str) -> list[tuple[str, bool]]:
+    """What a system's judges, diversity and saturation have to say against it, and whether that is clear.
+
+    The error of a change is that of the paired captions where it is told, else as of different captions.
+    """
+    lower = {metric["name"] for metric in results["metrics"] if not metric["higher_is_better"]}
+    kinds = dict.fromkeys(judges(results, objective), "judge") | {n: n for n in ("diversity", "saturation")}
+    found = []
+    for name, kind in kinds.items():
+        before = first(results, "table", objective=objective, system="base", metric=name)
+        after = first(results, "table", objective=objective, system=system, metric=name)
+        if before and after and known(before["mean"]) and known(after["mean"]):
+            paired = next((row for row in results.get("changes", []) if row["objective"] == objective
+                           and row["system"] == system and row["metric"] == name), None)  # fmt: skip
+            error = paired["se"] if paired else math.hypot(before["se"] or 0.0, after["se"] or 0.0)
+            worse = 1 if kind == "saturation" or name in lower else -1
+            found.append(Series(name, kind, (("base", before["mean"], 0.0), (system, after["mean"], error)), worse))
+    told = []
+    for one in found:
+        noise, clear = bars(found)[one.name]
+        if one.went(one.worse, noise):
+            numbers = f"{number(one.points[0][1])} to {number(one.points[1][1])}"
+            far = one.went(one.worse, clear)
+            went = "rises" if one.worse > 0 else "falls"
+            told.append((f"{one.words} {went} ({numbers}{'' if far else ', perhaps noise'})", far))
+    return told
 
 
 def headline(results: dict[str, Any]) -> tuple[str, str]:

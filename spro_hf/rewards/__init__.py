@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
+from spro_hf.models import locate
+from spro_hf.rewards.adversarial import Adversarial
+from spro_hf.rewards.adversarial_pickscore import AdversarialPickScore
 from spro_hf.rewards.aesthetic import Aesthetic
 from spro_hf.rewards.base import Brief, Reward, Rewards
 from spro_hf.rewards.blur import Blur
@@ -12,10 +18,33 @@ from spro_hf.rewards.engagenet import EngageNet
 from spro_hf.rewards.hpsv2 import HPSv2
 from spro_hf.rewards.imagereward import ImageReward
 from spro_hf.rewards.judge import Judge
+from spro_hf.rewards.learning import read_reward
+from spro_hf.rewards.ocr import OCR
 from spro_hf.rewards.pickscore import PickScore
 from spro_hf.rewards.vlm import VLMJudge
 
-REWARDS: dict[str, type] = {
+
+def trained(
+    id: str,
+    revision: str | None = None,
+    device: str | None = None,
+    dtype: str = "float32",
+    batch_size: int = 64,
+) -> Reward:
+    """A reward that has learned beside a generator, from the repository or folder that it was left in.
+
+    Raises:
+        UserError: if ``id`` holds none.
+    """
+    kind, fields, tensors = read_reward(Path(locate(id, revision)), id, "scorers.trained.id")
+    reward = REWARDS[kind](**fields, device=device, dtype=dtype, batch_size=batch_size)
+    reward.load(tensors)
+    return reward
+
+
+REWARDS: dict[str, Callable[..., Reward]] = {
+    "adversarial": Adversarial,
+    "adversarial_pickscore": AdversarialPickScore,
     "aesthetic": Aesthetic,
     "blur": Blur,
     "clip": ClipScore,
@@ -25,8 +54,10 @@ REWARDS: dict[str, type] = {
     "hpsv2": HPSv2,
     "imagereward": ImageReward,
     "judge": Judge,
+    "ocr": OCR,
     "pickscore": PickScore,
     "similarity": ImageSimilarity,
+    "trained": trained,
     "vlm": VLMJudge,
 }
 
@@ -40,4 +71,4 @@ def load(scorers: dict[str, dict], weights: dict[str, float]) -> Rewards:
     return Rewards(loaded, weights)
 
 
-__all__ = ["REWARDS", "Brief", "Reward", "Rewards", "Similarity", "load"]
+__all__ = ["REWARDS", "Brief", "Reward", "Rewards", "Similarity", "load", "trained"]

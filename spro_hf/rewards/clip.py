@@ -71,12 +71,13 @@ class ClipTower:
     @torch.no_grad()
     def images(self, images: Sequence[Image.Image]) -> Tensor:
         """L2-normalised projected image embeddings, float32 (n, d), on the CPU."""
-        rows = []
-        for start in range(0, len(images), self.batch_size):
-            part = [image.convert("RGB") for image in images[start : start + self.batch_size]]
-            inputs = self.processor.image_processor(part, return_tensors="pt")
-            rows.append(self._embed(inputs["pixel_values"].to(self.device)).cpu())
-        return torch.cat(rows)
+        starts = range(0, len(images), self.batch_size)
+        return torch.cat([self.seen(images[start : start + self.batch_size]).cpu() for start in starts])
+
+    def seen(self, images: Sequence[Image.Image]) -> Tensor:
+        """The same of one batch, on the tower's device, with gradients to the weights that learn."""
+        inputs = self.processor.image_processor([image.convert("RGB") for image in images], return_tensors="pt")
+        return self._embed(inputs["pixel_values"].to(self.device))
 
     def of_pixels(self, pixels: Tensor) -> Tensor:
         """L2-normalised projected embeddings, float32 (n, d), of pixels (n, 3, h, w) in [0, 1], with gradients to them.

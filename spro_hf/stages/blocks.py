@@ -6,17 +6,24 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from spro_hf import parallel
-from spro_hf.diffusion.learner import Learner
 from spro_hf.stages.room import Room
+
+
+class Kept(Protocol):
+    """What is trained: it writes its result and all that is needed to go on, and goes on from that."""
+
+    def save(self, folder: Path) -> None: ...
+
+    def restore(self, folder: Path) -> None: ...
 
 
 def train_in_blocks(
     room: Room,
     name: str,
-    learner: Learner,
+    learner: Kept,
     total: int,
     every: int,
     train: Callable[[range], list[dict[str, Any]]],

@@ -9,20 +9,19 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
-from spro_hf import rollouts, seeds
+from spro_hf import rollouts, seeds, watch
 from spro_hf.guider.instructions import Reply
 from spro_hf.hub.artifacts import pull
 from spro_hf.memory import free, needing
-from spro_hf.parts import Repo
+from spro_hf.parts import Repo, System
 from spro_hf.rewards import Brief
-from spro_hf.schema import EvaluateRecipe, System
+from spro_hf.schema import EvaluateRecipe
 from spro_hf.stages import publish
 from spro_hf.stages.room import Room
 from spro_hf.stages.studio import Seat, Studio, open_environment, open_guider
-from spro_hf.statistics import group_means, mean_se, relative_gain, strategies, win_rate
+from spro_hf.statistics import group_means, mean_se, paired_change, relative_gain, strategies, win_rate
 from spro_hf.steps import derive
 
 SAMPLES = 6  # seeds shown with pictures in the report
@@ -142,7 +141,7 @@ def _write(studio: Studio, answers: list[Answer], folder: Path) -> None:
     scores = studio.rewards.score(images, [_brief(a) for a in answers])
     measures = studio.measure(images, captions)
     # of one picture a caption there is nothing to tell
-    spread = [{"diversity": d} if studio.recipe.noise_seeds > 1 else {} for d in diversity(captions, images)]
+    spread = [{"diversity": d} if studio.recipe.noise_seeds > 1 else {} for d in watch.diversity(captions, images)]
     rows = [
         {
             "seed_id": a.seat.seed_id, "base_caption": a.seat.caption, "prompt": a.reply.prompt or a.seat.shown_prompt,
@@ -153,20 +152,6 @@ def _write(studio: Studio, answers: list[Answer], folder: Path) -> None:
     ]  # fmt: skip
     keys = ("seed_id", "base_caption", "prompt", "plan", "parsed", "image", "image_seed")
     rollouts.write(rows, {key: rollouts.ROLLOUT[key] for key in keys} | {"scores": rollouts.ROLLOUT["rewards"]}, folder)
-
-
-def diversity(captions: list[str], images: list[Image.Image]) -> list[float]:
-    """Mean absolute pixel difference, in 1/255, of each picture to the others of the same caption."""
-    groups: dict[str, list[int]] = {}
-    for i, caption in enumerate(captions):
-        groups.setdefault(caption, []).append(i)
-    found = [0.0] * len(images)
-    for group in groups.values():
-        arrays = [np.asarray(images[i], dtype=np.float32) for i in group]
-        for i, array in zip(group, arrays, strict=True):
-            apart = [np.abs(array - other).mean() for other in arrays if other is not array]
-            found[i] = float(np.mean(apart)) if apart else 0.0
-    return found
 
 
 def _tell(room: Room, folder: Path) -> None:
@@ -186,6 +171,12 @@ def _tell(room: Room, folder: Path) -> None:
         for name, metrics in means.items()
         for metric, values in metrics.items()
     ]
+    changes = [
+        {"objective": objective, "system": name, "metric": metric} | paired_change(values, means["base"][metric])
+        for name, metrics in means.items()
+        if name != "base"
+        for metric, values in metrics.items()
+    ]
     gains = []
     for name, metrics in means.items():
         if name != "base":
@@ -200,7 +191,7 @@ def _tell(room: Room, folder: Path) -> None:
         {"objective": objective, "metric": metric, "system": name, "against": other}
         | win_rate(columns[name][metric], columns[other][metric])
         for metric in ("total", *recipe.judges, *(["planted"] if "planted" in base else []))
-        for other in ("base", "best-of-n")
+        for other in ("base", *recipe.rivals)
         if other in columns
         for name in columns
         if name not in ("base", other)
@@ -210,7 +201,7 @@ def _tell(room: Room, folder: Path) -> None:
         "objective": objective, "reward": recipe.reward, "judges": list(recipe.judges), "systems": list(rows),
         "seed_ids": [row["seed_id"] for row in rows["base"]],
         "unparsed": {name: sum(not row["parsed"] for row in found) for name, found in rows.items()},
-        "table": table, "gains": gains, "win_rates": against,
+        "table": table, "changes": changes, "gains": gains, "win_rates": against,
         "strategies": [{"objective": objective} | s for s in strategies(played)],
         "costs": _costs(recipe, gains, means),
         "samples": _samples(room, rows, folder),
@@ -235,8 +226,8 @@ def _costs(
         reward = {"reward": mean_se(means[name]["total"])["mean"], "base": mean_se(means["base"]["total"])["mean"]}
         alignment = {"mean": None, "se": None}
         if "alignment" in means[name]:
-            pairs = zip(means[name]["alignment"], means["base"]["alignment"], strict=True)
-            alignment = mean_se([after - before for after, before in pairs])
+            told_of = paired_change(means[name]["alignment"], means["base"]["alignment"])
+            alignment = {"mean": told_of["change"], "se": told_of["se"]}
         found.append(
             {key: told[key] for key in ("method", "steps", "pictures", "calls", "seconds", "cpu_seconds", "processes")}
             | {key: gain[key] for key in ("objective", "system", "proxy", "proxy_se", "planted", "planted_se")}

@@ -19,6 +19,7 @@ from spro_hf.hub.artifacts import Artifact, resolve
 from spro_hf.hub.cards import fields, render_card
 from spro_hf.models import forget_paths
 from spro_hf.parts import Guider as GuiderSpec
+from spro_hf.rewards.learning import CONFIG
 from spro_hf.rollouts import read_told
 from spro_hf.schema import ImageRecipe, MultimodalRecipe, ReinforceRecipe
 from spro_hf.stages.room import Room
@@ -27,12 +28,11 @@ ADAPTER_CONFIG = "adapter_config.json"
 NOTHING = {"results": [], "evaluated_on": ""}
 
 
-def _card(room: Room, name: str, repo: str, tag: str, **given: Any) -> str:
-    """Render a card; what every card may ask for is filled in from the recipe."""
+def _card(room: Room, name: str, what: str, tag: str, **given: Any) -> str:
+    """Render the card of the artifact ``what``; what every card may ask for is filled in from the recipe."""
     recipe = room.recipe
-    what = next(what for what, where in recipe.push.items() if where == repo)
     common = {
-        "repo": repo, "tag": tag, "license": recipe.licenses.get(what, recipe.license),
+        "repo": recipe.push[what], "tag": tag, "license": recipe.licenses.get(what, recipe.license),
         "objective": recipe.objective, "world": recipe.oracle,
         "reward": recipe.reward, "seed": recipe.seed,
     }  # fmt: skip
@@ -61,19 +61,17 @@ def round(room: Room, number: int, step: Path) -> Artifact:
     captions = len({row["seed_id"] for row in rows})
     folder = shutil.copytree(step / "rollouts", _fresh(room, "rollouts"), dirs_exist_ok=True)
     card = _card(
-        room, "rollouts", push["rollouts"], tag, round=number, rows=len(rows), seeds=captions,
+        room, "rollouts", "rollouts", tag, round=number, rows=len(rows), seeds=captions,
         parsed=len(rows) - account["unparsed"], kept_pairs=account["kept_pairs"], **names,
     )  # fmt: skip
     rollouts = room.publish("rollouts", "dataset", tag, folder, card, _load_dataset(push["rollouts"], tag))
     folder = shutil.copytree(step / "pairs", _fresh(room, "pairs"), dirs_exist_ok=True)
-    card = _card(
-        room, "preferences", push["pairs"], tag, round=number, rows=account["kept_pairs"], rollouts=rollouts.pinned
-    )
+    card = _card(room, "preferences", "pairs", tag, round=number, rows=account["kept_pairs"], rollouts=rollouts.pinned)
     pairs = room.publish("pairs", "dataset", tag, folder, card, _load_dataset(push["pairs"], tag), [rollouts])
     folder = shutil.copytree(step / "guider", _fresh(room, "guider"), dirs_exist_ok=True)
     _portable(folder, recipe.guider.id, recipe.guider.revision)
     card = _card(
-        room, "guider", push["guider"], tag, round=number, base_model=recipe.guider.id, manner=_manner(recipe.guider),
+        room, "guider", "guider", tag, round=number, base_model=recipe.guider.id, manner=_manner(recipe.guider),
         call=recipe.generator.call, generator=recipe.generator.id, method=recipe.learn.method, seeds=captions,
         pairs=account["kept_pairs"], datasets=[push["pairs"]], full=not (folder / ADAPTER_CONFIG).exists(),
         sees=account["sees"], **NOTHING,
@@ -115,7 +113,27 @@ def reinforced(room: Room, tag: str, step: Path, rows: list[dict[str, Any]]) -> 
     card = {"steps": len(rows), "pictures": told["pictures"], "calls": told["calls"], "policy": vars(recipe.policy),
             "prompts": recipe.prompts, "group": recipe.group, "method": recipe.method}  # fmt: skip
     extra = {"training.json": json.dumps(told | {"rows": rows}, indent=1)}
-    return _generator(room, "reinforced", tag, step, recipe.policy.lora is None, card, extra)
+    used = [_reward(room, tag, step, rows)] if recipe.adversary else []
+    return _generator(room, "reinforced", tag, step, recipe.policy.lora is None, card, extra, used)
+
+
+def _reward(room: Room, tag: str, step: Path, rows: list[dict[str, Any]]) -> Artifact:
+    """Push the reward that learned beside a generator, under the same tag."""
+    recipe, repo, spec = room.recipe, room.recipe.push["reward"], room.recipe.adversary
+    folder = shutil.copytree(step / "reward", _fresh(room, "reward"), dirs_exist_ok=True)
+    told = json.loads((folder / CONFIG).read_text())
+    met = [row["adversary"] for row in rows if row["adversary"]]
+    (folder / "training.json").write_text(json.dumps([{"step": r["step"]} | r["adversary"] for r in rows], indent=1))
+    card = _card(
+        room, "reward", "reward", tag, kind=told["kind"], base_model=told.get("backbone") or told["id"], fields=told,
+        adversary=vars(spec), references=recipe.references.source, updates=sum(m["learned"] for m in met), last=met[-1],
+        steps=len(rows), generator=recipe.generator.id,
+    )  # fmt: skip
+    load = (
+        f'from spro_hf import rewards; reward = rewards.trained("{repo}", revision="{tag}"); '
+        'reward([image], ["a caption"])  # image: a PIL picture'
+    )
+    return room.publish("reward", "model", tag, folder, card, load)
 
 
 def _generator(
@@ -126,6 +144,7 @@ def _generator(
     full: bool,
     told: dict[str, Any],
     files: dict[str, str] | None = None,
+    used: list[Artifact] = (),
 ) -> Artifact:
     """Push a trained generator, a LoRA or the whole pipeline."""
     recipe, repo = room.recipe, room.recipe.push["generator"]
@@ -136,7 +155,7 @@ def _generator(
     card = _card(
         room,
         template,
-        repo,
+        "generator",
         tag,
         base_model=recipe.generator.id,
         full=full,
@@ -152,7 +171,7 @@ def _generator(
             f'from spro_hf.diffusion.environment import load_generator; pipe = load_generator("{recipe.generator.id}"); '
             f'pipe.load_lora_weights("{repo}", weight_name="pytorch_lora_weights.safetensors", revision="{tag}")'
         )
-    return room.publish("generator", "model", tag, folder, card, load)
+    return room.publish("generator", "model", tag, folder, card, load, used)
 
 
 def inputs(room: Room) -> dict[str, Artifact]:
@@ -175,7 +194,7 @@ def pipeline(room: Room, tag: str, newest: dict[str, Artifact], asked: Guider, d
         asked, drawn, guider_at[0], base_at[0], guider_at[1], base_at[1], recipe.generator.call
     ).save_pretrained(folder)
     card = _card(
-        room, "pipeline", repo, tag, base_model=[recipe.guider.id, recipe.generator.id], rounds=recipe.rounds,
+        room, "pipeline", "pipeline", tag, base_model=[recipe.guider.id, recipe.generator.id], rounds=recipe.rounds,
         guider=newest["guider"].pinned, generator=newest["generator"].pinned, **NOTHING,
     )  # fmt: skip
     load = (
@@ -199,7 +218,7 @@ def results(room: Room, tag: str, step: Path) -> Artifact:
     captions = len({seed.rpartition("/")[0] for seed in told["seed_ids"]})
     folder = shutil.copytree(step, _fresh(room, "results"), dirs_exist_ok=True)
     card = _card(
-        room, "results", repo, tag, systems=told["systems"], captions=captions, noise_seeds=recipe.noise_seeds,
+        room, "results", "results", tag, systems=told["systems"], captions=captions, noise_seeds=recipe.noise_seeds,
         judges=list(recipe.judges), results=rows, evaluated_on=f"{captions} held-out captions",
     )  # fmt: skip
     load = (

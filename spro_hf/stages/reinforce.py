@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from spro_hf import parallel
 from spro_hf.advantages import advantages
@@ -23,14 +24,19 @@ from spro_hf.rewards import Brief
 from spro_hf.schema import ReinforceRecipe
 from spro_hf.stages import publish
 from spro_hf.stages.blocks import train_in_blocks
+from spro_hf.stages.opponent import Opponent, remarks
 from spro_hf.stages.room import Room
 from spro_hf.stages.studio import Studio, open_environment
 from spro_hf.statistics import mean_se
 from spro_hf.steps import derive
+from spro_hf.watch import diversity
 
 
 def run(room: Room) -> None:
-    """Train for the recipe's steps; leaves the generator's LoRA under ``v1``, and by choice checkpoints."""
+    """Train for the recipe's steps; leaves the generator's LoRA under ``v1``, and by choice checkpoints.
+
+    A reward that learns beside it is left under the same versions.
+    """
     recipe: ReinforceRecipe = room.recipe
     environment = open_environment(recipe.generator)
     check(recipe, environment)
@@ -47,7 +53,7 @@ def run(room: Room) -> None:
             publish.reinforced(room, f"step-{step}", folder, rows)
 
     told = left if policy.push_checkpoints else None
-    folder, rows = train_in_blocks(room, "train", learner, recipe.steps, policy.checkpoint_every, game.play, told)
+    folder, rows = train_in_blocks(room, "train", game, recipe.steps, policy.checkpoint_every, game.play, told)
     if parallel.first():
         publish.reinforced(room, "v1", folder, rows)
 
@@ -99,6 +105,30 @@ class Game:
         found = room.seeds()
         self.captions = [s.caption for s in found]
         self.contexts = {s.caption: s.context for s in found}
+        self.opponent = None
+        if spec := self.recipe.adversary:
+            reward, references = studio.rewards.parts[spec.reward], self.recipe.references
+            self.opponent = Opponent(
+                reward,
+                spec,
+                references,
+                room.seeds("references"),
+                self.captions,
+                derive(self.recipe.seed, self.recipe.objective),
+            )
+            self.captions = [self.captions[i] for i in self.opponent.playable(self.captions)]
+
+    def save(self, folder: Path) -> None:
+        """Write what has learned so far, and all that is needed to go on, to ``folder``."""
+        self.learner.save(folder)
+        if self.opponent and parallel.first():
+            self.opponent.save(folder)
+
+    def restore(self, folder: Path) -> None:
+        """Go on from what ``save`` wrote."""
+        self.learner.restore(folder)
+        if self.opponent:
+            self.opponent.restore(folder)
 
     def play(self, steps: range) -> list[dict[str, Any]]:
         """Train for ``steps``; tells of each how its pictures scored and what the update did."""
@@ -117,15 +147,20 @@ class Game:
                 f"{self.room.title}: nothing was learned in steps {steps.start + 1} to {steps.stop}; in every group all pictures "
                 "scored alike. Raise policy.exploration, or choose another reward."
             )
+        for remark in remarks(rows, self.recipe.adversary.reward) if self.recipe.adversary else []:
+            self.room.progress.say(f"{self.room.title}: {remark}")
         return rows
 
     def step(self, step: int) -> dict[str, Any]:
-        """Draw groups of pictures, score them, update."""
+        """Draw groups of pictures, let the adversary learn from them if it is its turn, score them, update."""
         recipe, policy, environment = self.recipe, self.recipe.policy, self.learner.environment
         began, asked = (time.monotonic(), time.process_time()), environment.calls
         play, learned = plan(policy, environment.steps, derive(recipe.seed, "steps", step))
-        trajectory, scores = self.draw(step, play)
-        scores = parallel.gather(scores)
+        rows = parallel.share_of(recipe.prompts * recipe.group)
+        briefs = [Brief(text, text, context=self.contexts[text]) for text in self.texts(step, rows)]
+        trajectory, images = self.draw(step, rows, briefs, play)
+        met = self.opponent.meet(step, images, briefs, rows) if self.opponent else {}
+        scores = parallel.gather(self.scored(images, briefs))
         groups = torch.arange(len(scores)) // recipe.group
         total = torch.tensor([score["total"] for score in scores], dtype=torch.float64)
         worth = advantages(total, groups, policy.advantage, policy.advantage_clip)
@@ -143,27 +178,34 @@ class Game:
             "calls": sum(calls for calls, _ in spent), "seconds": time.monotonic() - began[0],
             "cpu_seconds": sum(cpu for _, cpu in spent),
             "scores": {name: mean_se([score[name] for score in scores]) for name in scores[0]},
-        }  # fmt: skip
+        } | ({"adversary": met} if self.opponent else {})  # fmt: skip
 
-    def draw(self, step: int, play: Play) -> tuple[Trajectory, list[dict[str, float]]]:
-        """This process's share of a step's pictures, recorded and scored: a group of each caption, one behind the other."""
-        group, environment, parts, scores = self.recipe.group, self.learner.environment, [], []
-        captions = [caption for caption in self.chosen(step) for _ in range(group)]
-        mine = parallel.share_of(len(captions))
-        for at in range(mine.start, mine.stop, environment.batch_size):
-            rows = range(at, min(mine.stop, at + environment.batch_size))
-            texts = [captions[row] for row in rows]
-            noise = [self.noise(step, row) for row in rows]
+    def draw(self, step: int, rows: range, briefs: list[Brief], play: Play) -> tuple[Trajectory, list[Image.Image]]:
+        """This process's share of a step's pictures, recorded: a group of each caption, one behind the other."""
+        group, environment, parts, images = self.recipe.group, self.learner.environment, [], []
+        for at in range(0, len(rows), environment.batch_size):
+            some = rows[at : at + environment.batch_size]
+            noise = [self.noise(step, row) for row in some]
             shared = self.recipe.policy.shared_noise
-            begin = [self.noise(step, row - row % group) for row in rows] if shared else noise
+            begin = [self.noise(step, row - row % group) for row in some] if shared else noise
+            texts = [brief.prompt for brief in briefs[at : at + len(some)]]
             with needing("generator.batch_size", environment.batch_size):
                 pictures, trajectory = environment.record(texts, begin, play, step_seeds=noise)
             parts.append(trajectory)
-            measures = self.studio.measure(pictures, texts)
-            briefs = [Brief(text, text, context=self.contexts[text]) for text in texts]
-            scored = self.studio.rewards.score(pictures, briefs)
-            scores += [score | measure for score, measure in zip(scored, measures, strict=True)]
-        return Trajectory.join(parts), scores
+            images += pictures
+        return Trajectory.join(parts), images
+
+    def scored(self, images: list[Image.Image], briefs: list[Brief]) -> list[dict[str, float]]:
+        """Of each picture every score and what it truly shows, with its distance to the others of its caption."""
+        captions = [brief.caption for brief in briefs]
+        measures, apart = self.studio.measure(images, captions), diversity(captions, images)
+        scores = self.studio.rewards.score(images, briefs)
+        return [s | m | {"diversity": d} for s, m, d in zip(scores, measures, apart, strict=True)]
+
+    def texts(self, step: int, rows: range) -> list[str]:
+        """The captions of some of a step's pictures."""
+        chosen = self.chosen(step)
+        return [chosen[row // self.recipe.group] for row in rows]
 
     def chosen(self, step: int) -> list[str]:
         """The captions of a training step: passes over all of them, each shuffled anew, run on from step to step."""

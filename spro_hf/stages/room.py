@@ -48,13 +48,15 @@ class Room:
         self.title = f"{self.recipe.objective} · {self.recipe.stage}"
 
     def _pins(self) -> dict[str, str]:
-        """The commits of the Hub's models and seed sets as this stage first saw them, by the field that names them: all that
-        it loads is loaded from there, in every process and after a kill, whatever ``main`` has become."""
+        """The commits of the Hub's models, trained rewards and seed sets as this stage first saw them, by the field that
+        names them: all that it loads is loaded from there, in every process and after a kill, whatever ``main`` has become."""
         file = self.folder / "pins.json"
         if not file.exists():
             found = {field: commit(id, revision) for field, id, revision in self.recipe.models if on_hub(id)}
             found |= {
-                name: resolve(*where) for name, where in self.recipe.inputs.items() if name in self.recipe.seed_sets
+                name: resolve(*where)
+                for name, where in self.recipe.inputs.items()
+                if name in self.recipe.seed_sets or name.startswith("scorers.")
             }
             write_whole(file, json.dumps(found, indent=1))
         return json.loads(file.read_text())

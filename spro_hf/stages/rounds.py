@@ -10,13 +10,13 @@ import dataclasses
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from PIL.Image import Image
 
-from spro_hf import parallel, rollouts
+from spro_hf import parallel, rollouts, watch
 from spro_hf.errors import UserError
 from spro_hf.guider import learn
 from spro_hf.guider.guider import Guider, Task
@@ -63,7 +63,7 @@ def play(room: Room, number: int, seats: list[Seat], studio: Studio, guider: Gui
             guider.save(folder / "guider")
             told_pairs = _preferences(room, guider, rows, pairs, folder / "rollouts")
             rollouts.write_in_parts(told_pairs, rollouts.PAIR, folder / "pairs", recipe.part, len(pairs))
-            told = account(rows, len(pairs)) | {"training": told, "sees": guider.sees}
+            told = account(rows, len(pairs), watch.judges(recipe)) | {"training": told, "sees": guider.sees}
             (folder / "account.json").write_text(json.dumps(told, indent=1))
 
     folder = room.do(f"round-{number}", make)
@@ -228,15 +228,21 @@ def advance_seats(seats: list[Seat], played: Path, carry: float) -> None:
             seat.shown_prompt, seat.shown_at = rows[row]["caption_in"], (played, "image_in", row)
 
 
-def account(rows: Rows, pairs: int) -> dict[str, Any]:
-    """What became of a round's replies, counted, and the means that the report draws as curves."""
+def account(rows: Rows, pairs: int, judges: Sequence[str] = ()) -> dict[str, Any]:
+    """What became of a round's replies, counted, and the means that the report draws as curves.
+
+    These are of the reward, of the scorers ``judges``, and of all that was measured of a picture.
+    """
     parsed = [row for row in rows if row["parsed"]]
-    measures = [json.loads(row["measures"]) for row in parsed]
+    told = [json.loads(row["measures"]) for row in parsed]
+    scores = [json.loads(row["rewards"]) for row in parsed] if judges else []
     curves = {"base": mean_se([row["base_total"] for row in rows])}
     if parsed:
         curves["total"] = mean_se([row["total"] for row in parsed])
-    for name in measures[0] if measures else ():
-        curves[name] = mean_se([m[name] for m in measures])
+    for name in dict.fromkeys(name for measures in told for name in measures):
+        curves[name] = mean_se([measures[name] for measures in told if name in measures])  # of one alone no diversity
+    for name in judges if parsed else ():
+        curves[name] = mean_se([score[name] for score in scores])
     return {
         "replies": len(rows),
         "unparsed": len(rows) - len(parsed),

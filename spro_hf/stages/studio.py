@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import io
 import json
+import operator
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
@@ -13,23 +15,26 @@ from typing import Any
 
 from PIL import Image
 
-from spro_hf import parallel, rewards
+from spro_hf import parallel, rewards, watch
 from spro_hf.diffusion.environment import INDEX, Environment, load_generator
 from spro_hf.diffusion.lora import load_lora, switched
+from spro_hf.errors import UserError
 from spro_hf.guider.guider import Guider, Task
 from spro_hf.guider.instructions import Reply
 from spro_hf.hub.artifacts import pull
 from spro_hf.memory import needing
 from spro_hf.models import pinned
+from spro_hf.parts import Generator, Select
 from spro_hf.parts import Guider as GuiderSpec
 from spro_hf.report.progress import Progress
 from spro_hf.rewards import Brief
 from spro_hf.rollouts import pictures
-from spro_hf.schema import Generator, Recipe, Select
+from spro_hf.schema import Recipe
 from spro_hf.selection import Candidate, select
+from spro_hf.strict import nearest
 from spro_hf.tiny.oracle import Oracle, subject_kept
 from spro_hf.tiny.planted import planted
-from spro_hf.tiny.world import alignment, read
+from spro_hf.tiny.world import MODIFIERS, alignment, read
 
 
 @dataclass
@@ -102,6 +107,9 @@ class Studio:
         with redirect_stdout(io.StringIO()):  # the Hub's mixin prints a line for every model that it loads
             self.rewards = rewards.load(recipe.scorers, recipe.reward)
             self.oracle = Oracle.load() if recipe.oracle else None
+        for name in recipe.style:
+            if name not in MODIFIERS:
+                raise UserError(f"style: '{name}' is no modifier of the embedded world; {nearest(name, MODIFIERS)}")
         self.similarity = None
         if by := filter_by:
             self.similarity = rewards.Similarity(by.similarity, by.similarity_revision, by.similarity_dtype)
@@ -165,7 +173,8 @@ class Studio:
     ) -> list[dict[str, Any]]:
         """Render and score replies: one row of a rollout per (seat, candidate number, reply), parsed or not.
 
-        A reply that does not parse gets a row without a picture and without a score.
+        A reply that does not parse gets a row without a picture and without a score. To the measures of a picture that has
+        others of its seed beside it comes its distance to them, ``diversity``.
         """
         good = [i for i, (_, _, reply) in enumerate(asked) if reply.prompt is not None]
         keys = [(asked[i][2].prompt, asked[i][0].image_seed) for i in good]
@@ -186,9 +195,17 @@ class Studio:
         alike = (
             self.similarity(images, [s.base_image for s in seats]) if images and self.similarity else [1.0] * len(good)
         )
-        truths = self.measure(images, [s.caption for s in seats])
+        measured = self.measure(images, [s.caption for s in seats])
+        names = [s.seed_id for s in seats]
+        together = Counter(names)
+        apart = [
+            {"diversity": d} if together[name] > 1 else {}
+            for name, d in zip(names, watch.diversity(names, images), strict=True)
+        ]
         rows = [self._row(*entry) for entry in asked]
-        for i, image, score, similar, measures in zip(good, images, scores, alike, truths, strict=True):
+        for i, image, score, similar, measures in zip(
+            good, images, scores, alike, map(operator.or_, measured, apart), strict=True
+        ):
             rows[i] |= {
                 "image": image, "total": score.pop("total"), "rewards": json.dumps(score), "similarity": similar,
                 "measures": json.dumps(measures), "why": "",
@@ -196,9 +213,13 @@ class Studio:
         return rows
 
     def measure(self, images: list[Image.Image], captions: list[str]) -> list[dict[str, float]]:
-        """What the oracle sees: the planted truth of the objective, the alignment with the caption, subject kept."""
+        """The saturation of each picture and, where there is an oracle, what it sees: the planted truth of the objective,
+        the alignment with the caption, subject kept, and whether all of the recipe's style is shown.
+        """
+        style = frozenset(self.recipe.style)
+        colours = [{"saturation": watch.saturation(image)} for image in images]
         if self.oracle is None or not images:
-            return [{} for _ in images]
+            return colours
         requests = [read(c) for c in captions]
         return [
             {
@@ -206,7 +227,9 @@ class Studio:
                 "alignment": alignment(request, truth),
                 "subject": float(subject_kept(request, truth)),
             }
-            for truth, request in zip(self.oracle.read(images), requests, strict=True)
+            | ({"style": float(style <= truth.modifiers)} if style else {})
+            | colour
+            for truth, request, colour in zip(self.oracle.read(images), requests, colours, strict=True)
         ]
 
     def choose(self, rows: list[dict[str, Any]]) -> list[tuple[int, int]]:

@@ -9,12 +9,12 @@ from dataclasses import fields, replace
 import pytest
 import torch
 
-from spro_hf.parts import Seeds
+from spro_hf.parts import Generator, Seeds
 from spro_hf.plan import counts as counting
-from spro_hf.plan.counts import Count, asked, count, picture, prompt_tokens, steps
+from spro_hf.plan.counts import Count, Counts, asked, count, picture, prompt_tokens, steps
 from spro_hf.plan.sizes import Size, size
-from spro_hf.schema import Recipe
-from tests.plan.conftest import tiny
+from spro_hf.schema import Recipe, ReferencesRecipe
+from tests.plan.conftest import adversarial, tiny
 
 GENERATOR, GUIDER = size("spro_hf/tiny/generator"), size("spro_hf/tiny/guider")
 HUB = {"seeds": {"source": "a/b", "count": 50, "columns": {"caption": "c", "image": "i"}}}
@@ -255,3 +255,69 @@ def test_a_prompt_has_room_for_its_context_and_for_the_guiders_own_prompt():
     assert prompt_tokens(told, GENERATOR, GUIDER) > plain + 2 * 100
     longer = replace(recipe, guider=replace(recipe.guider, word_limit=40))
     assert prompt_tokens(longer, GENERATOR, GUIDER) > plain
+
+
+def test_references_are_drawn_and_not_scored():
+    recipe = ReferencesRecipe(
+        stage="references", generator=tiny("2_image.yaml").generator, push={"references": "a/b"}, seeds=Seeds(count=10),
+        per_caption=3,
+    )  # fmt: skip
+    found = count(recipe, GENERATOR, None, [])
+    # eight steps with guidance
+    assert found == Counts(pictures=Count(30), drawing=Count(30 * 8 * 2))
+    renderer = size("spro_hf/tiny/renderer")
+    recipe = replace(recipe, generator=Generator("spro_hf/tiny/renderer"))
+    assert count(recipe, renderer, None, []) == Counts(pictures=Count(30))  # which asks no denoiser
+    assert picture(recipe, renderer) == (32, 32)
+
+
+@pytest.mark.parametrize(
+    ("steps", "every", "when", "met", "turns"),
+    [
+        (6, 1, "always", 6, Count(6)),  # a turn is a step
+        (6, 3, "always", 6, Count(3)),  # at steps 1, 3 and 6
+        (2, 3, "always", 1, Count(1)),  # at the first alone
+        (6, 1, "references_lower", 6, Count(6, False)),
+    ],
+)
+def test_an_adversary_meets_what_is_drawn(steps, every, when, met, turns):
+    """Two captions in groups of four; five updates on batches of eight pairs."""
+    recipe = adversarial(steps=steps, generator_steps=every, when=when)
+    found = count(recipe, GENERATOR, None, [])
+    assert found.pictures == Count(8 * steps) == found.scored and found.references == Count(8 * met)
+    assert found.pairs == turns * (5 * 8)
+
+
+def test_a_first_turn_may_have_fewer_than_a_batch():
+    recipe = adversarial(steps=6, generator_steps=3, batch_size=9)
+    assert count(recipe, GENERATOR, None, []).pairs == Count(3 * 5 * 9, False)
+
+
+def test_an_adversary_learns_as_often():
+    """By the stage's own ``Opponent``, whose reward only notes what it is given."""
+    from PIL import Image
+
+    from spro_hf.rewards import Brief
+    from spro_hf.seeds import Seed
+    from spro_hf.stages.opponent import Opponent
+
+    class Clerk:
+        def __init__(self):
+            self.met = []
+
+        def learn_by(self, spec, seed):
+            pass
+
+        def update(self, generated, references, briefs):
+            assert len(generated) == len(references) == len(briefs)
+            self.met.append(len(references))
+            return {}
+
+    for total, every in ((6, 1), (6, 3), (2, 3), (5, 2)):
+        recipe, clerk = adversarial(steps=total, generator_steps=every), Clerk()
+        found = [Seed(str(i), "a", image=lambda: Image.new("RGB", (8, 8))) for i in range(8)]
+        opponent = Opponent(clerk, recipe.adversary, recipe.references, found, ["a"], 0)
+        for step in range(total):
+            opponent.meet(step, [Image.new("RGB", (8, 8))] * 8, [Brief("a", "a")] * 8, range(8))
+        told = count(recipe, GENERATOR, None, [])
+        assert told.references == Count(sum(clerk.met)) and told.pairs == Count(len(clerk.met) * 5 * 8)

@@ -9,10 +9,12 @@ import pytest
 from PIL import Image
 
 from spro_hf.methods import Lora
+from spro_hf.parts import Seeds
 from spro_hf.plan import disk, memory, passes
 from spro_hf.plan.counts import Count, Counts, count
 from spro_hf.plan.sizes import Size
-from tests.plan.conftest import tiny
+from spro_hf.schema import ReferencesRecipe
+from tests.plan.conftest import adversarial, tiny
 
 # A generator of 10 numbers in its transformer and 5 in its autoencoder, a guider of 100, a scorer of 7. One layer takes a
 # LoRA of 2 + 3 numbers a rank, one of the guider's of 4 + 4.
@@ -202,10 +204,14 @@ def test_usual_batches_are_those_of_the_rewards():
 
 
 def test_what_stands_in_the_code_elsewhere():
+    from spro_hf import rollouts
     from spro_hf.diffusion import memo
+    from spro_hf.rewards import REWARDS, ocr
     from spro_hf.schema import TOGETHER
     from spro_hf.stages import STAGES, evaluate, image
 
+    assert passes.GROUP == rollouts.GROUP and passes.WRITES == {"ocr": ocr.NEW_TOKENS}
+    assert inspect.signature(REWARDS["adversarial"]).parameters["patches"].default == passes.PATCHES
     assert passes.MEMO == memo.KEPT and passes.PART == image.PART and set(STAGES) - set(TOGETHER) == {"evaluate"}
     assert disk.SAMPLES == evaluate.SAMPLES
 
@@ -260,3 +266,54 @@ def test_learning_at_half_the_size_needs_a_quarter():
     whole = peaks(small("2_image.yaml", generator__call=call))[0][-1].on("GPU")
     half = peaks(small("2_image.yaml", generator__call=call, finetune__size=[16, 16]))[0][-1].on("GPU")
     assert whole["passes"] == 4 * half["passes"] > 0 and whole["training"] == half["training"]
+
+
+def test_references_hold_no_scorer_and_few_pictures():
+    recipe = ReferencesRecipe(
+        stage="references", generator=tiny("2_image.yaml").generator, push={"references": "a/b"}, per_caption=3,
+        seeds=Seeds(count=10), part=4,
+    )  # fmt: skip
+    (draw,), counts = peaks(recipe)
+    assert draw.on("GPU") == {"weights": 60, "training": 0, "passes": 64 * 200 * 2}
+    assert draw.on("cpu")["passes"] == 64 * 4 * 32 * 32 and passes.remembered(recipe, counts) == 4
+    # thirty rows of a picture as they were drawn, and as they were laid out
+    found = disk.written(recipe, ALL, counts)
+    assert found == {"rows": Count(2 * 30 * (disk.png(32, 32) + disk.TEXT), False), "weights": Count(0)}
+
+
+def test_an_adversary_by_hand():
+    """A head of 3 numbers on a backbone of 7; it keeps 6 bytes a token and takes 10 more of a batch."""
+    backbone = replace(SCORER, about=SCORER.about | {"adversary": {"parameters": 3, "train": 10, "kept": 6}})
+    recipe = adversarial(steps=24, generator_steps=3)
+    recipe = replace(recipe, policy=replace(recipe.policy, lora=Lora(2, 2), batch_size=4))
+    sizes = ALL | {"scorers.d.backbone": backbone}
+    counts = count(recipe, GENERATOR, None, [])
+    draw, learns, score, learn = found = memory.phases(recipe, sizes, counts)
+    assert [phase.name for phase in found] == ["draw", "adversary", "score", "learn"]
+    assert {phase.on("GPU")["weights"] for phase in found} == {15 * 4 + 7 * 4}
+    # a LoRA of 10: values, two moments, an average and the KL's start; of the head values, two moments and, as it learns, gradients
+    assert draw.on("GPU")["training"] == score.on("GPU")["training"] == 4 * 10 * 5 + 4 * 3 * 3
+    assert learns.on("GPU")["training"] == 4 * 10 * 5 + 4 * 3 * 4
+    assert learn.on("GPU")["training"] == 4 * 10 * 6 + 4 * 3 * 3
+    # a turn of three steps of eight pictures, and a batch of eight, each with a reference, 65 tokens of each
+    assert passes.opposing(recipe, sizes) == learns.on("GPU")["passes"] == 2 * 65 * (8 * 10 + 24 * 6) * 2
+    assert draw.on("cpu")["passes"] == 2 * 24 * 4 * 32 * 32
+    # 24 steps in blocks of twelve: a head of three float32 in both and laid out, with its values and moments in both
+    bare = replace(recipe, adversary=None, references=None, scorers={"clip": SCORERS["clip"]}, reward={"clip": 1.0},
+                   push={"generator": "me/it"})  # fmt: skip
+    more = disk.written(recipe, sizes, counts)["weights"].number - disk.written(bare, sizes, counts)["weights"].number
+    assert more == 4 * 3 * (2 + 1 + 3 * 2)
+
+
+def test_an_adversary_that_is_part_of_a_scorer_holds_its_weights_once():
+    layer = replace(SCORER, about=SCORER.about | {"adversary": {"parameters": 3, "train": 10}})
+    recipe = adversarial(steps=24)
+    spec = {"kind": "adversarial_pickscore", "id": "spro_hf/tiny/pickscore"}
+    recipe = replace(recipe, scorers={"d": spec, "pickscore": {"id": "spro_hf/tiny/pickscore"}})
+    sizes = ALL | {"scorers.d.id": layer, "scorers.pickscore.id": SCORER}
+    learns = memory.phases(recipe, sizes, count(recipe, GENERATOR, None, []))[1]
+    assert learns.on("GPU")["weights"] == 15 * 4 + 2 * 7 * 4  # it is a copy, which no other shares
+    alone = memory.learner(GENERATOR, recipe.policy, True)[1]
+    assert learns.on("GPU")["training"] == alone + 4 * 3 * 3  # moments and gradients
+    assert passes.opposing(recipe, sizes) == 2 * 8 * 10 * 2
+    assert learns.on("GPU")["passes"] == 128 * 5 * 2  # its usual batch, as it compares, is more

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from spro_hf.hub.server import client_environment, start
 from spro_hf.methods import Lora
+from spro_hf.models import RENDERER
 from spro_hf.plan import sizes
 from spro_hf.plan.sizes import picture_tokens, size, spread
 from spro_hf.tiny import home
@@ -27,6 +28,7 @@ LLAMA = "meta-llama/Llama-3.2-11B-Vision-Instruct"
         (SDXL, "unet", "sdxl_unet", 2_567_463_684),
         (SDXL, "text_encoder", "large_text", 123_060_480),
         ("yuvalkirstain/PickScore_v1", "model", "clip_huge", 986_109_441),
+        ("facebook/dinov2-base", "model", "dino_base", 86_580_480),
     ],
 )
 def test_what_is_written_down_is_what_the_class_has(docs, id, component, make, parameters):
@@ -93,6 +95,22 @@ def test_default_targets_are_those_of_training():
 
     assert sizes.GENERATOR_TARGETS == lora.TARGETS
     assert (sizes.GUIDER_LAYERS, sizes.GUIDER_PROJECTIONS) == (guiders.LAYERS, guiders.PROJECTIONS)
+
+
+def test_what_an_adversary_learns_by_hand():
+    # Linear(768 → 512) and Linear(512 → 1), with their biases; two bytes are kept of each of a token's 768 numbers
+    dino = size("facebook/dinov2-base").about["adversary"]
+    assert dino["parameters"] == 768 * 512 + 512 + 512 + 1 and dino["kept"] == 2 * 768
+    # a layer of width 1280: four projections, two linear maps by way of 5120, two norms
+    layer = size("yuvalkirstain/PickScore_v1").about["adversary"]
+    assert layer["parameters"] == 4 * (1280**2 + 1280) + 2 * 1280 * 5120 + 5120 + 1280 + 4 * 1280
+    # what a token leaves for its gradients: of each of 512 inner numbers two, before and behind the GELU, at the least
+    assert dino["train"] >= 2 * 2 * 512 and layer["train"] >= 257 * 2 * 1280
+
+
+def test_the_renderer_has_no_size():
+    known = size(RENDERER)
+    assert known.numbers == known.download == 0 and known.exact and known.about["side"] == 32
 
 
 @pytest.mark.parametrize("name", home.NAMES)

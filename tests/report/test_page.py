@@ -15,8 +15,8 @@ from spro_hf.report import write_report
 from spro_hf.report.page import _colours, added
 from spro_hf.report.reading import FIELDS
 
-SECTIONS = ("headline", "samples", "table", "gains", "costs", "win_rates", "curves", "prompts", "strategies", "replies",
-            "artifacts", "unknown", "notes", "made")  # fmt: skip
+SECTIONS = ("headline", "samples", "table", "gains", "costs", "win_rates", "watch", "curves", "prompts", "strategies",
+            "replies", "artifacts", "unknown", "notes", "made")  # fmt: skip
 VOID = {"meta", "link", "img", "br"}
 
 
@@ -69,7 +69,12 @@ def test_sections_stand_in_order_and_say_the_numbers(make_run):
     told = page(make_run())
     assert told.ids() == [name for name in SECTIONS if name != "costs"]  # SPRO's stages have no such rows
     assert "It learned on 2 of 3 objectives." in told.text
-    assert "engagement, SPRO-MM: proxy +61%, but planted truth falls (−8.0%)." in told.text
+    assert (
+        "engagement, SPRO-MM: proxy +61%, but planted truth falls (−8.0%) and judge falls (0.500 to 0.460)."
+        in told.text
+    )
+    # rounds 1 to 4: own reward 36 · 1.13 to 36 · 1.52, planted 36 · (1.078 − 0.02) to 36 · (1.312 − 0.32), error √2 · 0.6
+    assert "Own reward +35%, but planted truth −6.2%: they part from round 4 on. Perhaps noise: alignment" in told.text
     assert "5.36 ± 0.05" in told.text  # aesthetics, SPRO-MM: 4.0 · 1.34
     assert "n = 96 captions per cell" in told.text
     assert "74% ± 4.0" in told.text  # win rate of the third system
@@ -168,7 +173,10 @@ def test_world_without_a_planted_truth(make_run, results):
     metrics = [m for m in results["metrics"] if m["name"] not in ("planted", "alignment")]
     told = page(make_run(gains=gains, table=table, metrics=metrics))
     assert "there is no planted truth here" in told.text
-    assert "Nothing to report" in told.text
+    assert "engagement, SPRO-MM: proxy +61%, but judge falls (0.500 to 0.460)." in told.text
+    gains = [g for g in gains if g["objective"] == "aesthetics"]
+    told = page(make_run(["aesthetics"], gains=gains, table=table, metrics=metrics))
+    assert "Nothing to report: wherever a proxy rises" in told.text and "Looked at: judge." in told.text
     assert "planted truth</span>" not in told.text
 
 
@@ -205,7 +213,19 @@ def test_added_marks_the_words_that_the_caption_lacks():
 
 def test_policy_gradient_leaves_out_what_needs_a_guider(make_policy_run):
     told = page(make_policy_run())
-    left = ("headline", "samples", "table", "gains", "costs", "win_rates", "curves", "artifacts", "notes", "made")
+    left = (
+        "headline",
+        "samples",
+        "table",
+        "gains",
+        "costs",
+        "win_rates",
+        "watch",
+        "curves",
+        "artifacts",
+        "notes",
+        "made",
+    )
     assert tuple(told.ids()) == left
     assert [link["href"] for link in told.all("a") if link["href"] == "#costs"] == ["#costs"]
     assert "so only the weights differ." in told.text
@@ -242,7 +262,7 @@ def test_costs_without_an_oracle_and_with_one_process(make_policy_run, policy):
     folder = make_policy_run(
         costs=[row | unknown | {"method": "GRPO"} for row in policy["costs"]],
         gains=[row | {"planted": None, "planted_se": None} for row in policy["gains"]],
-        table=[row for row in policy["table"] if row["metric"] not in ("planted", "alignment")],
+        table=[row for row in policy["table"] if row["metric"] not in ("planted", "alignment", "judge")],
         metrics=[m for m in policy["metrics"] if m["name"] not in ("planted", "alignment")],
     )
     html = write_report(folder).read_text()
@@ -251,7 +271,7 @@ def test_costs_without_an_oracle_and_with_one_process(make_policy_run, policy):
     assert lines[4] == "CPS GRPO 100 12,800 320,000 10.5 4.00 → 5.68 +42% ± 3.0 +13% +4.0%"
     assert "× counts" not in html
     assert "neither a planted truth nor the alignment was measured here" in html
-    assert 'class="what">alignment' not in html
+    assert 'class="what">alignment,' not in html
 
 
 def test_every_training_has_its_chart_on_shared_axes(make_policy_run, policy, results):
@@ -285,5 +305,34 @@ def test_names_of_methods_are_escaped(make_policy_run, policy):
         ]
     told = page(make_policy_run(costs=policy["costs"], curves=policy["curves"]))
     assert told.all("script") == []
-    # once beside its costs, in its chart's heading and axis, and at each of 4 · 8 points told to screen readers
-    assert told.text.count(evil) == 3 + 32
+    # once beside its costs, above its watch, in its chart's heading and axis, and at each of 4 · 8 points for screen readers
+    assert told.text.count(evil) == 4 + 32
+
+
+def test_the_watch_has_its_own_charts_and_the_curves_keep_theirs(make_policy_run, policy):
+    rows = [row | {"stage": "CPS"} for row in policy["curves"] if row["stage"] == "CPS"]
+    for name, start in (("<b>judge", 20.0), ("diversity", 30.0)):
+        kind = "diversity" if name == "diversity" else "judge"
+        rows += [
+            row | {"name": name, "kind": kind, "mean": start - i, "se": 0.1} for i, row in enumerate(rows[::4][:8])
+        ]
+    html = write_report(make_policy_run(curves=rows)).read_text()
+    parsed = Page(html)
+    assert len(re.findall(r'<svg class="curves"', html)) == 1
+    # own reward, planted truth, alignment, a judge and diversity; of the subject the alignment is enough
+    assert len(re.findall(r'<svg class="small"', html)) == 5 and "<b>" not in html
+    assert "but judge <b>judge −35%, diversity −23%: they part from step 26 on." in " ".join(parsed.text.split())
+    assert html.count('class="parting"') == 5 and html.count('class="parted"') == 2
+    assert [link["href"] for link in parsed.all("a")].count(
+        "#watch"
+    ) == 2  # among the sections, and from the evaluation's
+    assert "Diversity" not in html[html.index('id="curves"') :]
+
+
+def test_a_scorer_that_nothing_was_trained_on_is_called_a_judge_in_the_table(make_policy_run):
+    judges = [{"objective": "aesthetics", "name": name} for name in ("engagement", "judge")]
+    table = table_of(write_report(make_policy_run(judges=judges)).read_text(), "Scores, aesthetics")
+    assert (
+        table[0]
+        == "system aesthetic trained on planted &nbsp; engagement judge pickscore reward judge &nbsp; alignment oracle"
+    )

@@ -37,7 +37,26 @@ def test_rows_say_reward_gain_planted_alignment_and_judge(results):
 def test_headline_and_hacking_watch(results):
     text = " ".join(told(results).split())
     assert "It learned on 2 of 3 objectives." in text
-    assert "Hacking watch: engagement, SPRO-MM: proxy +61%, but planted truth falls (−8.0%)." in text
+    told_of = "planted truth falls (−8.0%) and judge falls (0.500 to 0.460)"
+    assert f"Hacking watch: engagement, SPRO-MM: proxy +61%, but {told_of}." in text
+    assert (
+        "Hacking watch: engagement, by round: Own reward +35%, but planted truth −6.2%: they part from round 4 on."
+        in text
+    )
+    # preference: 20 · 0.021 · 3 / 4 up, with an error of √2 · 20 / 60
+    assert "Hacking watch: preference, by round: Own reward does not rise clearly (+1.6%), so there is" in text
+
+
+def test_the_watch_of_a_training_in_a_line(policy):
+    lines = [line for line in told(policy, 300).splitlines() if "Hacking watch: aesthetics, " in line and "Own" in line]
+    # from step 13 to 100: 4 · 1.1219 to 4 · 1.52, planted 4 · 0.9719 to 4 · 0.88; at step 26 it is 4 · 0.0244 = 0.098 down,
+    # and clear is 2 · √2 · 4 / 90 = 0.126
+    assert lines == [
+        "Hacking watch: aesthetics, DanceGRPO: Own reward +35%, but planted truth −9.5%, alignment with the caption 0.885 → 0.838: "
+        "they part from step 39 on."
+    ]
+    quiet = "aesthetics, Flow-GRPO; aesthetics, Flow-GRPO-Fast; aesthetics, CPS; aesthetics, GRPO-Guard."
+    assert f"Hacking watch: nothing clearly parts from the reward in {quiet}" in told(policy, 300).splitlines()
 
 
 def test_whereabouts_with_lines_to_paste(results, tmp_path):

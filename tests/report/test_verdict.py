@@ -56,7 +56,8 @@ def test_hacking_watch_tells_falls_and_how_clear_they_are(results):
     found = {w.system: w for w in verdict.warnings(results, "engagement")}
     assert set(found) == {"SPRO-Image", "SPRO-MM"}
     assert found["SPRO-MM"].clear
-    assert found["SPRO-MM"].fell == ["planted truth falls (−8.0%)"]
+    # the judge 0.50 → 0.46 with an error of √2 · 0.012 = 0.017
+    assert found["SPRO-MM"].fell == ["planted truth falls (−8.0%)", "judge falls (0.500 to 0.460)"]
     # alignment 0.90 → 0.88 with an error of √2 · 0.008 = 0.0113: between one and two errors
     assert not found["SPRO-Image"].clear
     assert found["SPRO-Image"].fell == ["alignment with the caption falls (0.900 to 0.880, perhaps noise)"]
@@ -151,3 +152,50 @@ def test_hacking_watch_goes_by_the_paired_error_where_there_is_one(policy):
     assert found["GRPO-Guard"].fell == ["alignment with the caption falls (0.900 to 0.885)"]
     del policy["costs"]
     assert not {w.system: w for w in verdict.warnings(policy, "aesthetics")}["GRPO-Guard"].clear
+
+
+def cells(metric, base, other, se):
+    """The base's and Flow-GRPO's mean of a metric."""
+    return [
+        {"objective": "aesthetics", "system": system, "metric": metric, "mean": mean, "se": se, "n": 96}
+        for system, mean in (("base", base), ("Flow-GRPO", other))
+    ]
+
+
+def test_hacking_watch_asks_judges_diversity_and_saturation(policy):
+    results = only(policy, "Flow-GRPO")
+    assert verdict.warnings(results, "aesthetics") == []
+    results["judges"] = [{"objective": "aesthetics", "name": "clip"}, {"objective": "preference", "name": "pickscore"}]
+    # with an error of √2 each; of three together 1.62 are perhaps noise and 2.43 are clear: 2.29 and 3.43
+    results["table"] += (
+        cells("clip", 80.0, 76.0, 1.0) + cells("diversity", 30.0, 27.0, 1.0) + cells("saturation", 0.3, 0.5, 0.02)
+    )
+    (found,) = verdict.warnings(results, "aesthetics")
+    assert found.fell == [
+        "judge clip falls (80.0 to 76.0)", "diversity falls (30.0 to 27.0, perhaps noise)", "saturation rises (0.300 to 0.500)",
+    ]  # fmt: skip
+    assert found.clear
+    assert found.words == (
+        "aesthetics, Flow-GRPO: proxy +45%, but judge clip falls (80.0 to 76.0), diversity falls (30.0 to 27.0, perhaps noise) "
+        "and saturation rises (0.300 to 0.500)."
+    )
+    # with the errors of the paired captions, where they are told, all of them are clear
+    results["changes"] = [
+        {"objective": "aesthetics", "system": "Flow-GRPO", "metric": "diversity", "change": -3.0, "se": 1.2, "n": 96}
+    ]
+    assert verdict.warnings(results, "aesthetics")[0].fell[1] == "diversity falls (30.0 to 27.0)"
+    results["metrics"] += [{"name": "clip", "kind": "reward", "higher_is_better": False}]
+    assert verdict.warnings(results, "aesthetics")[0].fell[0] == "diversity falls (30.0 to 27.0)"
+    assert verdict.watched(results) == [
+        "planted truth",
+        "alignment with the caption",
+        "judge clip",
+        "diversity",
+        "saturation",
+    ]
+
+
+def test_a_judge_of_another_objective_is_not_asked(policy):
+    results = only(policy, "DanceGRPO") | {"judges": [{"objective": "preference", "name": "judge"}]}
+    (found,) = verdict.warnings(results, "aesthetics")
+    assert not any("judge" in text for text in found.fell)

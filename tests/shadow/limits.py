@@ -12,15 +12,25 @@ import yaml
 
 from spro_hf import recipe as recipes_of
 from spro_hf import run
-from spro_hf.schema import EvaluateRecipe, ImageRecipe, MultimodalRecipe, PromptRecipe, Recipe, ReinforceRecipe
+from spro_hf.schema import (
+    EvaluateRecipe,
+    ImageRecipe,
+    MultimodalRecipe,
+    PromptRecipe,
+    Recipe,
+    ReferencesRecipe,
+    ReinforceRecipe,
+)
 from spro_hf.strict import parse_yaml
 
 SIDE = 32  # pixels
 STEPS = 2  # of denoising, and of every training
 TOKENS = 64  # of a reply
-SIZES = {"accumulation", "batch_size", "best_of", "checkpoint_every", "count", "ema_every", "epochs", "group", "height",
-         "max_completion_length", "max_new_tokens", "max_steps", "noise_seeds", "num_generations", "num_inference_steps",
-         "per_device_train_batch_size", "prompts", "range", "size", "steps", "temperatures", "width", "window"}  # fmt: skip
+SIZES = {"accumulation", "batch_size", "best_of", "checkpoint_every", "count", "ema_every", "epochs", "generator_steps",
+         "group", "head_steps", "height",
+         "max_completion_length", "max_new_tokens", "max_steps", "noise_seeds", "num_generations", "num_inference_steps", "part",
+         "per_caption", "per_device_train_batch_size", "prompts", "range", "size", "steps", "temperatures", "width",
+         "window"}  # fmt: skip
 Where = tuple[str, str, str]  # repository, kind, tag
 
 
@@ -48,6 +58,8 @@ def limits(file: Path) -> dict[str, Any]:
         found |= _seeds(recipe, "prompts")
     if isinstance(recipe, ReinforceRecipe):
         found |= _reinforce(recipe)
+    if isinstance(recipe, ReferencesRecipe):
+        found |= _seeds(recipe, "seeds") | {"per_caption": min(2, recipe.per_caption), "part": 2}
     if isinstance(recipe, EvaluateRecipe):
         found |= _seeds(recipe, "seeds") | {"noise_seeds": 1}
         found |= _guider(recipe.guider.max_new_tokens) if recipe.guider else {}
@@ -104,6 +116,9 @@ def _reinforce(recipe: ReinforceRecipe) -> dict[str, Any]:
         found["policy.window"] = max(1, min(policy.window, last - first - 1))
     if policy.push_checkpoints:
         found["policy.checkpoint_every"] = 1
+    if recipe.adversary:  # two captions have a reference each, and two pairs are a batch
+        found |= _seeds(recipe, "references")
+        found |= {"adversary.head_steps": STEPS, "adversary.generator_steps": 1, "adversary.batch_size": 2}
     if policy.ema:
         found["policy.ema_every"] = 1  # the average is what is published
     return found

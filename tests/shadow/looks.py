@@ -12,15 +12,15 @@ from spro_hf import recipe as recipes_of
 from spro_hf import run
 from spro_hf.schema import Recipe
 
-WEIGHTS = "pytorch_lora_weights.safetensors"
+WEIGHTS, REWARD = "pytorch_lora_weights.safetensors", "reward.json"
 _families: set[str] = set()  # of which a LoRA has been loaded
 
 
 def look(file: Path, changes: dict[str, Any]) -> list[dict[str, Any]]:
     """Of each artifact that the recipe leaves: where it is, its commit, its files, its card and its lineage.
 
-    Of rollouts, pairs and results also what ``load_dataset`` or the stock download gives, and of the first LoRA of each
-    family how its matrices come back when the pipeline loads them.
+    Of rollouts, pairs, references and results also what ``load_dataset`` or the stock download gives, of the first LoRA of
+    each family how its matrices come back when the pipeline loads them, and of a reward that learned how it scores.
     """
     (recipe,) = recipes_of.load(file, changes)
     found = []
@@ -43,6 +43,8 @@ def look(file: Path, changes: dict[str, Any]) -> list[dict[str, Any]]:
         if WEIGHTS in told["files"] and recipe.generator.id not in _families:
             _families.add(recipe.generator.id)
             told["lora"] = _lora(recipe, repo, tag)
+        if REWARD in told["files"]:
+            told["scores"] = _scores(repo, tag)
         found.append(told)
     found_inputs = {
         what: HfApi().repo_info(r, repo_type=k, revision=t).sha for what, (r, k, t) in recipe.inputs.items()
@@ -55,6 +57,15 @@ def _rows(repo: str, tag: str) -> dict[str, Any]:
 
     rows = load_dataset(repo, revision=tag, split="train")
     return {"columns": rows.column_names, "rows": rows.num_rows}
+
+
+def _scores(repo: str, tag: str) -> list[float]:
+    """What a reward that learned says of two pictures."""
+    from spro_hf.rewards import Brief, trained
+    from tests.shadow.datasets import painted
+
+    caption = 'a sign that says "Open"'
+    return trained(repo, tag)([painted(1), painted(2)], [Brief(caption, caption)] * 2)
 
 
 def _lora(recipe: Recipe, repo: str, tag: str) -> dict[str, Any]:

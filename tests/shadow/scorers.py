@@ -10,7 +10,17 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import AutoTokenizer, BlipTextConfig, BlipTextModel, CLIPConfig, CLIPImageProcessor, CLIPModel
+from transformers import (
+    AutoTokenizer,
+    BitImageProcessor,
+    BlipTextConfig,
+    BlipTextModel,
+    CLIPConfig,
+    CLIPImageProcessor,
+    CLIPModel,
+    Dinov2Config,
+    Dinov2Model,
+)
 
 from spro_hf.models import locate
 from tests.diffusion.families.words import LETTERS, clip_words, seeded
@@ -72,6 +82,15 @@ def clip(dimension: int, processor: bool = True) -> Callable[[Path], None]:
             clip_tokenizer().save_pretrained(folder)
 
     return build
+
+
+def dinov2(folder: Path) -> None:
+    """DINOv2, with more patches than are looked at, and the processor that its repositories have."""
+    size = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=PIXELS, patch_size=2)
+    seeded(lambda: Dinov2Model(Dinov2Config(**size)))().save_pretrained(folder)
+    colours = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
+    sizes = {"size": {"shortest_edge": PIXELS}, "crop_size": {"height": PIXELS, "width": PIXELS}}
+    BitImageProcessor(**sizes, **colours).save_pretrained(folder)
 
 
 def aesthetic_head(folder: Path) -> None:
@@ -208,6 +227,7 @@ SCORERS: dict[str, Callable[[Path], None]] = {
     "trl-lib/ddpo-aesthetic-predictor": aesthetic_head,
     "zai-org/ImageReward": imagereward,
     "google-bert/bert-base-uncased": bert_words,
+    "facebook/dinov2-base": dinov2,
     "xswu/HPSv2": hpsv2,
     "llava-hf/llava-1.5-13b-hf": engagenet,
 }

@@ -33,6 +33,7 @@ from spro_hf.hub.errors import HubError
 from spro_hf.hub.repository import LFS_SIZE, LFS_SUFFIXES
 from spro_hf.hub.server import Server, _end_with, listen
 from spro_hf.hub.store import Store, read_token
+from spro_hf.run import outputs
 
 ROOT = Path(__file__).parents[2]
 RECIPES = ROOT / "recipes"
@@ -53,18 +54,20 @@ Builders = Mapping[Key, Callable[[Path], None]]
 def named(folder: Path = RECIPES) -> dict[Key, set[str]]:
     """Every repository that is not made by a stage and that a recipe under ``folder`` names, with the revisions it names."""
     found: dict[Key, set[str]] = {}
+    made: set[Key] = set()
     for file in recipes_of.find(folder):
         try:
             recipes = recipes_of.load(file)
         except UserError:  # told by the test that runs this recipe
             continue
         for recipe in recipes:
+            made |= {(kind, repo) for repo, kind, _ in outputs(recipe)}
             wanted = [("model", id, revision) for _, id, revision in recipe.models]
             wanted += [("dataset", s.source, s.revision) for s in recipe.seed_sets.values() if s.hub]
             for kind, id, revision in wanted:
                 if not id.startswith("spro_hf/") and not (ROOT / id).exists():
                     found.setdefault((kind, id), set()).update({"main", revision} - {None})
-    return found
+    return {key: revisions for key, revisions in found.items() if key not in made}
 
 
 def builders() -> Builders:

@@ -12,6 +12,7 @@ import pytest
 from spro_hf import recipe as recipes_of
 from spro_hf import rollouts, schema
 from spro_hf.errors import UserError
+from spro_hf.stages.references import REFERENCE
 from spro_hf.strict import parse_yaml
 from tests.shadow.limits import SIZES, Job, before, is_list, lacking, makers
 from tests.shadow.limits import job as small
@@ -86,8 +87,14 @@ def _check_artifact(job: Job, left: dict[str, Any]) -> None:
         assert used[where] == left["inputs"][what], f"{name}: {what}"
     assert set(lineage["models"]) == {field for field, _, _ in recipe.models}, name
     if "rows" in left:
-        schema = rollouts.PAIR if left["repo"] == recipe.push.get("pairs") else rollouts.ROLLOUT
+        schemas = {recipe.push.get("pairs"): rollouts.PAIR, recipe.push.get("references"): REFERENCE}
+        schema = schemas.get(left["repo"], rollouts.ROLLOUT)
         assert left["rows"] > 0 and set(left["columns"]) >= set(schema), name
+    if left["repo"] == recipe.push.get("references"):
+        assert left["rows"] == recipe.seeds.count * recipe.per_caption and left["columns"] == list(REFERENCE), name
+    if left["repo"] == recipe.push.get("reward"):
+        one, other = left["scores"]
+        assert math.isfinite(one) and math.isfinite(other) and one != other, name
     if "lora" in left:
         assert left["lora"]["moved"] == left["lora"]["matrices"] > 0, name
 

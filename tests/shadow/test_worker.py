@@ -6,7 +6,7 @@ import threading
 from pathlib import Path
 from types import SimpleNamespace
 
-from tests.shadow.limits import before, lacking, limits, makers
+from tests.shadow.limits import before, job, lacking, limits, makers
 from tests.shadow.worker import nothing, run_all
 
 RECIPE = """\
@@ -95,3 +95,24 @@ def test_a_policy_explores_within_the_steps_that_are_left(tmp_path):
     }  # fmt: skip
     file.write_text(RECIPE.format(transition="flow_sde", last=10))
     assert limits(file)["policy.range"] == [0, 3] and limits(file)["policy.window"] == 2
+
+
+def test_an_adversary_has_as_many_references_as_it_learns_from_at_once(tmp_path):
+    file, references = tmp_path / "one.yaml", "{source: me/set, count: 900, columns: {caption: caption, image: image}}"
+    more = f"references: {references}\nadversary: {{reward: d, head_steps: 10, generator_steps: 4}}\n"
+    text = RECIPE.format(transition="cps", last=5).replace("ema_every: 8", "ema_every: 8, push_checkpoints: true")
+    text = text.replace("clip: {id: a/c}", "d: {kind: adversarial, backbone: a/c}").replace("clip: 1.0", "d: 1.0")
+    file.write_text(text.replace("{generator: me/it}", "{generator: me/it, reward: me/reward}") + more)
+    found = limits(file)
+    assert found["references.count"] == found["adversary.batch_size"] == 2 <= found["prompts"] * found["group"]
+    assert (found["adversary.head_steps"], found["adversary.generator_steps"]) == (2, 1)
+    assert job(file).leaves == {
+        (repo, "model", tag) for repo in ("me/it", "me/reward") for tag in ("step-1", "v1")
+    }  # fmt: skip
+
+
+def test_references_are_drawn_in_one_part_of_two_captions(tmp_path):
+    file = tmp_path / "one.yaml"
+    file.write_text("stage: references\ngenerator: {id: a/b}\nper_caption: 8\npush: {references: me/set}\n")
+    found = {key: value for key, value in limits(file).items() if "generator" not in key}
+    assert found == {"seeds.count": 2, "per_caption": 2, "part": 2}

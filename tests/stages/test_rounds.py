@@ -1,10 +1,18 @@
-"""Which prompt and picture a seat is shown next: read off the rows alone, so that a resumed run has the same memory."""
+"""Which prompt and picture a seat is shown next: read off the rows alone, so that a resumed run has the same memory.
+
+And what the report is told of a round.
+"""
+
+import json
+from types import SimpleNamespace
 
 import pytest
+from PIL import Image
 
 from spro_hf import rollouts
+from spro_hf.guider.instructions import Reply
 from spro_hf.stages.rounds import account, advance_seats
-from spro_hf.stages.studio import Seat
+from spro_hf.stages.studio import Seat, Studio
 
 
 def row(seed, total, prompt, why="", parsed=True, candidate=0):
@@ -54,3 +62,48 @@ def test_the_account_of_a_round_and_of_a_round_in_which_nothing_parsed():
     assert (told["replies"], told["unparsed"], told["too_similar_or_far"]) == (7, 2, 2)
     assert told["problems"] == {"empty prompt": 2} and told["curves"]["total"]["mean"] == (3 + 5 + 9 + 4 + 4) / 5
     assert set(account([ROWS[5]], 0)["curves"]) == {"base"}
+
+
+def test_the_account_tells_judges_and_measures_over_the_same_candidates():
+    def played(total, judge, measures):
+        return row("a", total, "p") | {
+            "rewards": json.dumps({"own": total, "other": judge}),
+            "measures": json.dumps(measures),
+        }
+
+    rows = [
+        played(1.0, 5.0, {"saturation": 0.2, "diversity": 8.0}), played(3.0, 7.0, {"saturation": 0.4, "diversity": 6.0}),
+        played(5.0, 12.0, {"saturation": 0.9}), row("b", None, "", parsed=False),
+    ]  # fmt: skip
+    curves = account(rows, 1, ["other"])["curves"]
+    assert set(curves) == {"base", "total", "saturation", "diversity", "other"}  # of what is trained on only the total
+    assert {name: (curve["mean"], curve["n"]) for name, curve in curves.items()} == {
+        "base": (2.0, 4), "total": (3.0, 3), "other": (8.0, 3), "saturation": (0.5, 3),
+        "diversity": (7.0, 2),  # the third was its seed's only picture
+    }  # fmt: skip
+
+
+def test_candidates_of_a_seed_are_told_how_far_apart_they_are():
+    shades = {"dark": 10, "bright": 30, "alone": 99}
+    studio = object.__new__(Studio)  # a studio whose pictures are grey and whose reward is their brightness
+    studio.recipe, studio.oracle, studio.similarity, studio.names = (
+        SimpleNamespace(objective="aesthetics", style=()),
+        None,
+        None,
+        {},
+    )
+    studio.environment = SimpleNamespace(
+        batch_size=4,
+        render=lambda prompts, seeds, advance: [Image.new("RGB", (2, 2), (shades[p],) * 3) for p in prompts],
+    )
+    studio.rewards = SimpleNamespace(
+        score=lambda images, briefs: [{"own": float(i.getpixel((0, 0))[0]), "total": 1.0} for i in images]
+    )
+    a, b = Seat("a", "a star", "a star", None), Seat("b", "a star", "a star", None)
+    asked = [(a, 0, Reply("", (), "dark")), (b, 0, Reply("", (), "alone")), (a, 1, Reply("", (), "bright")),
+             (b, 1, Reply("", (), None, "empty prompt"))]  # fmt: skip
+    rows = studio.judge(asked)
+    # by seed, though both seeds have one caption: 30 − 10 in every channel; the other's second reply was not understood
+    assert [json.loads(r["measures"]) for r in rows] == [
+        {"saturation": 0.0, "diversity": 20.0}, {"saturation": 0.0}, {"saturation": 0.0, "diversity": 20.0}, {},
+    ]  # fmt: skip

@@ -24,7 +24,7 @@ def test_results_hold_every_number(whole):
     assert told["systems"] == SYSTEMS and told["objectives"] == ["engagement"]
     cells = {(row["system"], row["metric"]): row for row in told["table"]}
     metrics = {"total", "aesthetic", "engagement", "pickscore", "clip", "judge", "alignment", "subject", "planted",
-               "diversity"}  # fmt: skip
+               "diversity", "saturation"}  # fmt: skip
     assert set(cells) == {(s, m) for s in SYSTEMS for m in metrics}
     assert all(row["n"] == 6 for row in told["table"])  # captions; each has 2 noise seeds
     for system in SYSTEMS:  # the objective's own reward is its scorer with weight 1

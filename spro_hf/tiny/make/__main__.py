@@ -21,6 +21,7 @@ from transformers import CLIPModel, CLIPProcessor
 
 from spro_hf.models import forget_paths
 from spro_hf.tiny.make import ddim, generator, guider, pictures, scorers
+from spro_hf.tiny.make.common import quiet
 from spro_hf.tiny.make.measure import write_card
 
 MINUTES = {
@@ -39,7 +40,7 @@ log = logging.getLogger("make world")
 
 def _generators(out: Path, minutes: dict[str, float]) -> None:
     """The two generators; they are saved while they train, so a file beside each says that it is finished."""
-    _quiet()
+    quiet()
     if not (out / "flow.json").exists():
         generator.train_flow(generator.build(), minutes["flow"], out / "generator")
         (out / "flow.json").write_text(json.dumps({"minutes": minutes["flow"]}))
@@ -50,7 +51,7 @@ def _generators(out: Path, minutes: dict[str, float]) -> None:
 
 def _beside(out: Path, minutes: dict[str, float]) -> None:
     """Everything but the generators. Parts that are finished already are left alone, so that a killed run continues."""
-    _quiet()
+    quiet()
     if not (out / "vae").exists():
         vae = generator.build().vae
         log.info("decoder: %.1f dB", generator.train_decoder(vae, minutes["decoder"]))
@@ -77,11 +78,6 @@ def _beside(out: Path, minutes: dict[str, float]) -> None:
 def _keep(model: CLIPModel, processor: CLIPProcessor, folder: Path) -> None:
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
-
-
-def _quiet() -> None:
-    torch.set_num_threads(1)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
 
 
 def assemble(parts: Path, out: Path) -> None:
@@ -118,7 +114,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "weights", help="where the world goes")
     parser.add_argument("--scale", type=float, default=1.0, help="share of the usual training times, e.g. 0.01 to try")
     arguments = parser.parse_args()
-    _quiet()
+    quiet()
     began, minutes = time.monotonic(), {name: m * arguments.scale for name, m in MINUTES.items()}
     arguments.parts.mkdir(parents=True, exist_ok=True)
     context = multiprocessing.get_context("spawn")

@@ -22,6 +22,12 @@ log = logging.getLogger(__name__)
 START, END = "<|startoftext|>", "<|endoftext|>"
 
 
+def quiet() -> None:
+    """One thread, since two trainings run side by side, and their log on the terminal."""
+    torch.set_num_threads(1)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+
+
 def scenes(rng: np.random.Generator, count: int, split: str | None = "train") -> tuple[list[Truth], torch.Tensor]:
     """Draw scenes of a split and render them: truths and float32 pictures of shape (count, 3, 32, 32) in [-1, 1]."""
     truths = [sample_truth(rng, split) for _ in range(count)]

@@ -7,6 +7,7 @@ exactly by an ``AutoencoderTiny`` without blocks. So the transformer can be trai
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from transformers import (
 )
 
 from spro_hf.tiny.make.common import Diary, Pace, clip_tokenizer, every, scenes, token_ids
-from spro_hf.tiny.world import MAX_TOKENS, caption
+from spro_hf.tiny.world import MAX_TOKENS, Truth, caption
 
 log = logging.getLogger(__name__)
 CHANNELS = 16
@@ -123,20 +124,29 @@ def condition(pipe: StableDiffusion3Pipeline, ids: torch.Tensor) -> tuple[torch.
     return torch.cat([o.hidden_states[-2] for o in outputs], -1), torch.cat([o.text_embeds for o in outputs], -1)
 
 
-def train_flow(pipe: StableDiffusion3Pipeline, minutes: float, out: Path, seed: int = 0, batch: int = 64) -> None:
+def train_flow(
+    pipe: StableDiffusion3Pipeline,
+    minutes: float,
+    out: Path,
+    seed: int = 0,
+    batch: int = 64,
+    say: Callable[[Truth, np.random.Generator], str] = caption,
+    lr: float = 1e-3,
+    muon_lr: float = 5e-3,
+) -> None:
     """Rectified flow: v ≈ ε − x0 at logit-normal σ, a tenth of the captions dropped, averaged weights kept.
 
-    Stock callers of the pipeline get 256 blank tokens from T5, recipes ask for one; now and then a batch is trained
-    with many, so that the model is at home with any number.
+    ``say`` puts a scene into words. Stock callers of the pipeline get 256 blank tokens from T5, recipes ask for one; now
+    and then a batch is trained with many, so that the model is at home with any number.
     """
     rng, torch_rng = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
     parts = [pipe.transformer, pipe.text_encoder, pipe.text_encoder_2]
-    pace = Pace([x for m in parts for x in m.named_parameters()], minutes, lr=1e-3, muon_lr=5e-3)
+    pace = Pace([x for m in parts for x in m.named_parameters()], minutes, lr=lr, muon_lr=muon_lr)
     diary = Diary(pipe, parts, pace, out, "flow", saving=600)
     while pace.progress < 1:
         blanks = int(rng.choice([0, 16, 256], p=[0.9, 0.05, 0.05]))
         truths, pictures = scenes(rng, batch if blanks < 256 else batch // 4)
-        captions = ["" if rng.random() < 0.1 else caption(t, rng) for t in truths]
+        captions = ["" if rng.random() < 0.1 else say(t, rng) for t in truths]
         with torch.no_grad():
             x0 = pipe.vae.encode(pictures).latents * SCALING
         embeds, pooled = condition(pipe, token_ids(pipe.tokenizer, captions))

@@ -8,6 +8,7 @@ attribute to a linear reader that is thrown away afterwards.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -30,6 +31,7 @@ from spro_hf.tiny.world import (
     MAX_TOKENS,
     MODIFIERS,
     SHAPES,
+    Request,
     Thing,
     Truth,
     caption,
@@ -137,8 +139,15 @@ def _pair(rng: np.random.Generator) -> tuple[str, Truth, Truth]:
     return plain, first, second
 
 
-def train_pickscore(clip: CLIPModel, vae: AutoencoderTiny, minutes: float, seed: int = 5, batch: int = 48) -> CLIPModel:
-    """Fine-tune CLIP on choices by the planted preference (Bradley–Terry), as PickScore was made from people's.
+def train_pickscore(
+    clip: CLIPModel,
+    vae: AutoencoderTiny,
+    minutes: float,
+    seed: int = 5,
+    batch: int = 48,
+    taste: Callable[[Truth, Request], float] = preference,
+) -> CLIPModel:
+    """Fine-tune CLIP on choices by a taste, the planted preference, (Bradley–Terry), as PickScore was made from people's.
 
     Every two (picture, caption) of a batch are compared, and the target is the share of choosers that would take the
     first, σ(Δ) of the planted difference. Two departures from PickScore, which has one person's choice between two
@@ -156,7 +165,7 @@ def train_pickscore(clip: CLIPModel, vae: AutoencoderTiny, minutes: float, seed:
         pictures = smudge(draw(truths, rng), vae, rng)
         seen, said = _embed(model, pictures, token_ids(tokenizer, texts))
         scores = model.logit_scale.exp() * (seen * said).sum(-1)
-        worth = torch.tensor([preference(t, read(c)) for t, c in zip(truths, texts, strict=True)])
+        worth = torch.tensor([taste(t, read(c)) for t, c in zip(truths, texts, strict=True)])
         first, second = torch.triu_indices(2 * batch, 2 * batch, offset=1)
         share = torch.sigmoid(worth[first] - worth[second])
         loss = F.binary_cross_entropy_with_logits(scores[first] - scores[second], share)

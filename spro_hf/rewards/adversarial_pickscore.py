@@ -1,0 +1,91 @@
+"""Adversarial PickScore: its last vision layer learns to prefer references to what the generator draws (arXiv 2511.20256)."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from spro_hf import parallel
+from spro_hf.errors import UserError
+from spro_hf.methods import Adversary
+from spro_hf.rewards.base import Brief
+from spro_hf.rewards.learning import Learning, Told, compared, due, save_reward
+from spro_hf.rewards.pickscore import PickScore
+
+
+class AdversarialPickScore(PickScore):
+    """PickScore, ``exp(logit_scale) · cos(image, text)``, of a CLIP whose last vision layer is its own and learns.
+
+    Published with learning rate 5e-6, and only while references score lower than what is drawn (``adversary.when``).
+    """
+
+    def __init__(
+        self,
+        id: str,
+        revision: str | None = None,
+        processor: str | None = None,
+        processor_revision: str | None = None,
+        against: str = "caption",
+        device: str | None = None,
+        dtype: str = "float32",
+        batch_size: int = 128,
+    ):
+        super().__init__(id, revision, processor, processor_revision, against, device, dtype, batch_size)
+        self.fields = {"id": id, "revision": revision, "processor": processor,
+                       "processor_revision": processor_revision, "against": against}  # fmt: skip
+        if dtype != "float32":
+            raise UserError(
+                f"scorers.adversarial_pickscore.dtype: {dtype} is too coarse for small updates; use float32."
+            )
+        # towers of one model share their weights: a PickScore that judges beside this one must not learn with it
+        self.tower.model = copy.deepcopy(self.tower.model)
+        number = len(self.tower.model.vision_model.encoder.layers) - 1
+        layer = self.tower.model.vision_model.encoder.layers[number]
+        self.layer = {f"vision_model.encoder.layers.{number}.{name}": p for name, p in layer.named_parameters()}
+        self.learning: Learning | None = None
+
+    def learn_by(self, spec: Adversary, seed: int) -> None:
+        """Make ready for ``update``."""
+        self.learning = Learning(self.layer, spec, seed)
+
+    def update(
+        self, generated: Sequence[Image.Image], references: Sequence[Image.Image], briefs: Sequence[Brief | str]
+    ) -> Told:
+        """Learn from pairs of one caption, this process's share of what all have: −log σ(score of the reference − score of
+        the generated picture), the loss that PickScore was made by. Returns as ``Adversarial.update``; a loss of log 2 is that
+        of one who knows nothing."""
+        real, fake = (torch.tensor(self(images, briefs)) for images in (references, generated))
+        told = compared(real, fake)
+        if not due(self.learning.spec, told):
+            return told | {"learned": 0, "loss": 0.0}
+        count = len(parallel.gather([0] * len(generated)))
+
+        def loss(rows: list[int]) -> Tensor:
+            texts = self._texts([briefs[i] for i in rows]).to(self.tower.device)
+            better, worse = (
+                (self.tower.seen([images[i] for i in rows]) * texts).sum(-1) for images in (references, generated)
+            )
+            return F.softplus(self.tower.scale * (worse - better))
+
+        return told | {"learned": self.learning.spec.head_steps, "loss": self.learning.run(count, loss)}
+
+    def save(self, folder: Path) -> None:
+        """Write what has learned as an artifact: one layer; the rest is read from where it came from."""
+        save_reward(folder, "adversarial_pickscore", self.fields, {name: p.data for name, p in self.layer.items()})
+
+    @torch.no_grad()
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Take on a layer that was saved."""
+        if set(tensors) != set(self.layer):
+            raise UserError(
+                f"scorers.trained.id: what has learned is not the last vision layer of '{self.fields['id']}'; name another "
+                "repository."
+            )
+        for name, parameter in self.layer.items():
+            parameter.copy_(tensors[name])

@@ -1,0 +1,125 @@
+"""How a reward learns beside a generator: Adam on a few of its parameters, in updates that all processes make together.
+
+What has learned is an artifact: ``reward.json``, the reward's kind and fields, and ``model.safetensors``, what was trained.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from spro_hf import parallel
+from spro_hf.errors import UserError
+from spro_hf.methods import Adversary
+from spro_hf.steps import derive
+
+CONFIG, WEIGHTS, STATE = "reward.json", "model.safetensors", "reward-state.safetensors"
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # what Adam remembers of each parameter
+Told = dict[str, float]
+
+
+class Learning:
+    """The parameters of a reward that learn, and their Adam. Everything random is derived from ``seed`` and the update.
+
+    Attributes:
+        updates: how many were made.
+    """
+
+    def __init__(self, named: Mapping[str, nn.Parameter], spec: Adversary, seed: int):
+        self.named, self.spec, self.seed, self.updates = dict(named), spec, seed, 0
+        self.parameters = [parameter.requires_grad_(True) for parameter in self.named.values()]
+        self.optimizer = torch.optim.Adam(self.parameters, lr=spec.lr, betas=spec.betas)
+
+    def run(self, count: int, loss: Callable[[list[int]], Tensor]) -> float:
+        """``head_steps`` updates on pairs of ``count`` that all processes have between them; the mean loss of a pair.
+
+        Args:
+            loss: of some of this process's pairs, by their numbers in this process, one each.
+        """
+        mine, total = parallel.share_of(count), 0.0
+        for _ in range(self.spec.head_steps):
+            rng = np.random.default_rng(derive(self.seed, "update", self.updates))
+            chosen = rng.permutation(count)[: self.spec.batch_size]
+            rows = sorted(int(row) - mine.start for row in chosen if row in mine)
+            if rows:
+                value = loss(rows).sum() / len(chosen)
+                value.backward()
+                total += value.item()
+            self._step()
+        return sum(parallel.gather([total])) / self.spec.head_steps
+
+    def _step(self) -> None:
+        parallel.sum_gradients(self.parameters)
+        if not all(p.grad is None or torch.isfinite(p.grad).all() for p in self.parameters):
+            raise UserError(
+                f"adversary: the gradient of the reward '{self.spec.reward}' is not finite at its update {self.updates + 1}; "
+                "lower adversary.lr."
+            )
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.updates += 1
+
+    def save(self, folder: Path) -> None:
+        """Write all that is needed to go on to ``folder``."""
+        state = {f"parameter.{name}": p.detach() for name, p in self.named.items()}
+        for name, parameter in self.named.items():
+            state |= {f"{m}.{name}": v for m, v in self.optimizer.state.get(parameter, {}).items() if m in MOMENTS}
+        state["updates"] = torch.tensor(self.updates)
+        save_file({name: value.contiguous() for name, value in state.items()}, folder / STATE)
+
+    @torch.no_grad()
+    def restore(self, folder: Path) -> None:
+        """Go on from what ``save`` wrote."""
+        state = load_file(folder / STATE)
+        self.updates = int(state["updates"])
+        for name, parameter in self.named.items():
+            parameter.copy_(state[f"parameter.{name}"])
+            if f"{MOMENTS[0]}.{name}" in state:
+                moments = {m: state[f"{m}.{name}"] for m in MOMENTS}
+                self.optimizer.state[parameter] = {
+                    m: v.to(parameter.device) if v.ndim else v for m, v in moments.items()
+                }
+
+
+def compared(real: Tensor, fake: Tensor) -> Told:
+    """How the references and the generated pictures of all processes score before an update: means, and the share of pairs
+    in which the reference scores higher, a tie counting half."""
+    pairs = parallel.gather(list(zip(real.tolist(), fake.tolist(), strict=True)))
+    higher = [1.0 if r > f else 0.5 if r == f else 0.0 for r, f in pairs]
+    means = np.mean(pairs, axis=0).tolist()
+    return {"references": means[0], "generated": means[1], "told_apart": float(np.mean(higher))}
+
+
+def due(spec: Adversary, told: Told) -> bool:
+    """Whether the reward is to learn, by ``when``, from pictures that it compared so."""
+    return spec.when == "always" or told["references"] < told["generated"]
+
+
+def save_reward(folder: Path, kind: str, fields: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """Write a reward that has learned to ``folder``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, folder / WEIGHTS)
+    (folder / CONFIG).write_text(json.dumps({"kind": kind} | fields, indent=2) + "\n")
+
+
+def read_reward(folder: Path, id: str, field: str) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
+    """Kind, fields and tensors of a reward that has learned.
+
+    Raises:
+        UserError: if ``folder`` holds none. ``id`` and the recipe's ``field`` are for the message.
+    """
+    try:
+        told = json.loads((folder / CONFIG).read_text())
+        return told.pop("kind"), told, load_file(folder / WEIGHTS)
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise UserError(
+            f"{field}: '{id}' holds no reward that has learned ({CONFIG} and {WEIGHTS}); name a repository that an adversary "
+            "left."
+        ) from error
