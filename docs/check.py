@@ -112,7 +112,51 @@ def policy() -> str:
     return "\n".join(lines)
 
 
-TABLES = {"recipes": recipes, "real": real, "measured": measured, "policy": policy, "world": world}
+def adversarial() -> str:
+    """What rewards that learn reached on the embedded world beside fixed ones, from docs/adversarial.json."""
+    lines = []
+    for name, told in json.loads((ROOT / "docs" / "adversarial.json").read_text()).items():
+        rivals = list(dict.fromkeys(key.rpartition(" over ")[2] for s in told["systems"].values() for key in s["wins"]))
+        columns = ["reward", "planted truth", "judge", "captions obeyed", "style", "diversity"]
+        columns += [f"{who} prefers it to {rival}" for rival in rivals for who in ("oracle", "judge")]
+        lines += [
+            "",
+            f"`recipes/tiny/adversarial/{name}.yaml`",
+            "",
+            f"| | {' | '.join(columns)} |",
+            "|---" * (len(columns) + 1) + "|",
+        ]
+        for system, cells in told["systems"].items():
+            line = [_with_error(cells[metric], 2) for metric in ("total", "planted", "judge")]
+            line += [
+                _with_error(cells[metric], 1, 100) + " %" if metric in cells else ""
+                for metric in ("alignment", "style")
+            ]
+            line.append(_with_error(cells["diversity"], 1))
+            wins = [cells["wins"].get(f"{metric} over {rival}") for rival in rivals for metric in ("planted", "judge")]
+            line += [_with_error(rate, 1, 100) + " %" if rate else "" for rate in wins]
+            lines.append(f"| {system} | {' | '.join(line)} |")
+        seeds = ", ".join(map(str, told["seeds"]))
+        lines += [
+            "",
+            f"Mean ± standard error over {len(told['seeds'])} runs (seeds {seeds}) of {told['captions']} held-out captions,",
+        ]
+        lines.append("each drawn with two noise seeds; a tie counts half.")
+    return "\n".join(lines).strip()
+
+
+def _with_error(cell: dict, digits: int, times: float = 1) -> str:
+    return f"{times * cell['mean']:.{digits}f} ± {times * cell['se']:.{digits}f}"
+
+
+TABLES = {
+    "recipes": recipes,
+    "real": real,
+    "measured": measured,
+    "policy": policy,
+    "adversarial": adversarial,
+    "world": world,
+}
 
 
 def filled(text: str) -> str:

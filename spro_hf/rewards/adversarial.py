@@ -123,7 +123,6 @@ class Adversarial:
             told = compared(self._score(*real), self._score(*fake))
         if not due(self.learning.spec, told):
             return told | {"learned": 0, "loss": 0.0}
-        count = len(parallel.gather([0] * len(generated)))
         scale = None if self.features == "published" else "length"
 
         def loss(rows: list[int]) -> Tensor:
@@ -134,7 +133,7 @@ class Adversarial:
                 value = value + self._mixed(*hinges)
             return value
 
-        return told | {"learned": self.learning.spec.head_steps, "loss": self.learning.run(count, loss)}
+        return told | {"learned": self.learning.spec.head_steps, "loss": self.learning.run(len(generated), loss)}
 
     def save(self, folder: Path) -> None:
         """Write what has learned as an artifact."""

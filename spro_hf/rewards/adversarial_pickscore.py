@@ -11,7 +11,6 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from spro_hf import parallel
 from spro_hf.errors import UserError
 from spro_hf.methods import Adversary
 from spro_hf.rewards.base import Brief
@@ -64,7 +63,6 @@ class AdversarialPickScore(PickScore):
         told = compared(real, fake)
         if not due(self.learning.spec, told):
             return told | {"learned": 0, "loss": 0.0}
-        count = len(parallel.gather([0] * len(generated)))
 
         def loss(rows: list[int]) -> Tensor:
             texts = self._texts([briefs[i] for i in rows]).to(self.tower.device)
@@ -73,7 +71,7 @@ class AdversarialPickScore(PickScore):
             )
             return F.softplus(self.tower.scale * (worse - better))
 
-        return told | {"learned": self.learning.spec.head_steps, "loss": self.learning.run(count, loss)}
+        return told | {"learned": self.learning.spec.head_steps, "loss": self.learning.run(len(generated), loss)}
 
     def save(self, folder: Path) -> None:
         """Write what has learned as an artifact: one layer; the rest is read from where it came from."""

@@ -38,16 +38,17 @@ class Learning:
         self.optimizer = torch.optim.Adam(self.parameters, lr=spec.lr, betas=spec.betas)
 
     def run(self, count: int, loss: Callable[[list[int]], Tensor]) -> float:
-        """``head_steps`` updates on pairs of ``count`` that all processes have between them; the mean loss of a pair.
+        """``head_steps`` updates on pairs that all processes have between them, ``count`` of them in this one; the mean loss.
 
         Args:
             loss: of some of this process's pairs, by their numbers in this process, one each.
         """
-        mine, total = parallel.share_of(count), 0.0
+        counts, total = parallel.gather([count]), 0.0
+        start = sum(counts[: parallel.rank()])
         for _ in range(self.spec.head_steps):
             rng = np.random.default_rng(derive(self.seed, "update", self.updates))
-            chosen = rng.permutation(count)[: self.spec.batch_size]
-            rows = sorted(int(row) - mine.start for row in chosen if row in mine)
+            chosen = rng.permutation(sum(counts))[: self.spec.batch_size]
+            rows = sorted(int(row) - start for row in chosen if start <= row < start + count)
             if rows:
                 value = loss(rows).sum() / len(chosen)
                 value.backward()

@@ -50,14 +50,9 @@ class ReinforceRecipe(Recipe):
         self._check_adversary()
 
     def _check_adversary(self) -> None:
-        for name, spec in self.scorers.items():
-            fresh = spec.get("kind", name) == "adversarial"
-            need(
-                not fresh or (self.adversary is not None and self.adversary.reward == name),
-                f"scorers.{name}: its head is new and knows nothing; let it learn (`adversary: {{reward: {name}}}`), or name one "
-                "that has learned (`kind: trained`).",
-            )
+        fresh = [name for name, spec in self.scorers.items() if spec.get("kind", name) == "adversarial"]
         if self.adversary is None:
+            self._check_fresh(fresh)
             need(self.references is None, "'references' is given, but nothing learns from them; add an 'adversary'.")
             return
         name, size = self.adversary.reward, self.prompts * self.group
@@ -80,6 +75,16 @@ class ReinforceRecipe(Recipe):
             every % self.adversary.generator_steps == 0,
             f"policy: 'checkpoint_every' is {every}, which ends within a turn; give a multiple of adversary.generator_steps, "
             f"{self.adversary.generator_steps}.",
+        )
+        self._check_fresh([name for name in fresh if name != self.adversary.reward])
+
+    @staticmethod
+    def _check_fresh(fresh: list[str]) -> None:
+        name = (fresh or [""])[0]
+        need(
+            not fresh,
+            f"scorers.{name}: its head is new and knows nothing; let it learn (`adversary: {{reward: {name}}}`), or name one "
+            "that has learned (`kind: trained`).",
         )
 
     @property

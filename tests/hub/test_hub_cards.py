@@ -29,11 +29,12 @@ def card(name: str, **changes: object) -> str:
     return cards.render_card(name, **{key: (given | changes)[key] for key in cards.fields(name)})
 
 
-REFERENCES = GIVEN | {"source": "world", "prompt": "{caption}, neat frame", "per_caption": 2, "generator": "spro_hf/tiny/renderer@01",
-                      "call": {}}  # fmt: skip
+REFERENCES = GIVEN | {"source": "world", "prompt": "{caption}, neat frame", "per_caption": 2,
+                      "generator": "spro_hf/tiny/renderer@01", "call": {}}  # fmt: skip
 REWARD = {"repo": "spro/dino-reward", "tag": "v1", "license": "apache-2.0", "objective": "aesthetics", "world": True, "seed": 3,
           "kind": "adversarial", "base_model": "facebook/dinov2-base", "fields": {"patches": 64}, "references": "spro/references",
-          "adversary": {"head_steps": 10, "generator_steps": 1, "when": "always", "batch_size": 64, "lr": 1e-4, "betas": (0.5, 0.999)},
+          "adversary": {"head_steps": 10, "generator_steps": 1, "when": "always", "batch_size": 64, "lr": 1e-4,
+                        "betas": (0.5, 0.999)},
           "updates": 300, "steps": 30, "generator": "spro_hf/tiny/generator",
           "last": {"references": 1.25, "generated": -0.5, "told_apart": 0.875}}  # fmt: skip
 
@@ -53,7 +54,9 @@ def test_the_card_of_a_reward_says_what_it_learned_and_how_to_load_it(do):
     assert "learned: {kind: trained, id: spro/dino-reward, revision: v1}" in text
     assert "300 updates of the reward" in text and "references scored 1.250 and drawn pictures -0.500" in text
     assert "the higher score in 87.5 % of pairs" in text
-    pick = cards.render_card("reward", **(REWARD | {"kind": "adversarial_pickscore", "base_model": "yuvalkirstain/PickScore_v1"}))
+    pick = cards.render_card(
+        "reward", **(REWARD | {"kind": "adversarial_pickscore", "base_model": "yuvalkirstain/PickScore_v1"})
+    )
     assert "whose last vision layer learned to prefer" in pick
 
 

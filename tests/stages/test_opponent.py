@@ -100,6 +100,13 @@ def test_captions_without_a_reference_are_named_or_left_out_or_take_any():
         opponent(FOUND, ["seven"], "leave_out")
 
 
+def test_a_set_without_pictures_is_no_set_of_references():
+    with pytest.raises(ValueError, match="columns: the field 'image' is missing; name the column of the pictures"):
+        References("a/b", columns={"caption": "caption"})
+    with pytest.raises(ValueError, match="the field 'columns' is missing; name the columns of 'caption' and 'image'"):
+        References("world")
+
+
 def test_fewer_references_than_a_batch_are_an_error():
     with pytest.raises(UserError) as error:
         opponent(FOUND[:2], ["one"], batch_size=3)

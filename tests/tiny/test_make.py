@@ -15,7 +15,7 @@ from spro_hf.tiny.make.common import clip_tokenizer, scenes, token_ids
 def test_every_training_runs_and_the_world_comes_together(tmp_path):
     parts, out, threads = tmp_path / "parts", tmp_path / "world", torch.get_num_threads()
     parts.mkdir()
-    _beside(parts, dict.fromkeys(MINUTES, 0.02))
+    _beside(parts, dict.fromkeys(MINUTES, 0.02), examples=512)
     _generators(parts, dict.fromkeys(MINUTES, 0.02))
     torch.set_num_threads(threads)
     assemble(parts, out)
@@ -30,7 +30,8 @@ def test_every_training_runs_and_the_world_comes_together(tmp_path):
         (score,) = rewards.REWARDS[name](str(out / name), str(out / "clip"))([image], ["a red circle"])
         assert isinstance(score, float)
     assert {f.name for f in out.iterdir()} == {
-        "aesthetic", "clip", "ddim-generator", "engagement", "generator", "guider", "judge", "oracle", "pickscore"
+        "aesthetic", "clip", "ddim-generator", "engagement", "flawed-pickscore", "generator", "guider", "judge", "oracle",
+        "pickscore", "varied-generator",
     }  # fmt: skip
 
 

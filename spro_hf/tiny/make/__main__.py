@@ -20,21 +20,24 @@ from diffusers import AutoencoderTiny, StableDiffusion3Pipeline, StableDiffusion
 from transformers import CLIPModel, CLIPProcessor
 
 from spro_hf.models import forget_paths
-from spro_hf.tiny.make import ddim, generator, guider, pictures, scorers
+from spro_hf.tiny.make import ddim, flawed, generator, guider, pictures, scorers, varied
 from spro_hf.tiny.make.common import quiet
 from spro_hf.tiny.make.measure import write_card
 
 MINUTES = {
     "flow": 70,
     "ddim": 35,
+    "varied": 9,
     "decoder": 9,
     "oracle": 9,
     "clip": 13,
     "clip again": 21,
     "pickscore": 10,
+    "flawed": 5,
     "judge": 5,
     "guider": 6,
 }
+EXAMPLES = 20_480
 log = logging.getLogger("make world")
 
 
@@ -47,10 +50,14 @@ def _generators(out: Path, minutes: dict[str, float]) -> None:
     if not (out / "ddim.json").exists():
         ddim.train_ddim(ddim.build(out / "generator"), minutes["ddim"], out / "ddim-generator")
         (out / "ddim.json").write_text(json.dumps({"minutes": minutes["ddim"]}))
+    if not (out / "varied.json").exists():
+        varied.train(out / "generator", out / "varied-generator", minutes["varied"])
+        (out / "varied.json").write_text(json.dumps({"minutes": minutes["varied"]}))
 
 
-def _beside(out: Path, minutes: dict[str, float]) -> None:
-    """Everything but the generators. Parts that are finished already are left alone, so that a killed run continues."""
+def _beside(out: Path, minutes: dict[str, float], examples: int = EXAMPLES) -> None:
+    """Everything but the generators; the two heads are fitted to so many ``examples`` each. Parts that are finished already
+    are left alone, so that a killed run continues."""
     quiet()
     if not (out / "vae").exists():
         vae = generator.build().vae
@@ -65,10 +72,12 @@ def _beside(out: Path, minutes: dict[str, float]) -> None:
         _keep(scorers.train_clip(vae, minutes["clip again"], model, seed=14), processor, out / "clip")
     clip = CLIPModel.from_pretrained(out / "clip", dtype=torch.float32)
     if not (out / "engagement").exists():
-        scorers.fit_aesthetic(clip, vae).save_pretrained(out / "aesthetic")
-        scorers.fit_engagement(clip, vae).save_pretrained(out / "engagement")
+        scorers.fit_aesthetic(clip, vae, examples).save_pretrained(out / "aesthetic")
+        scorers.fit_engagement(clip, vae, examples).save_pretrained(out / "engagement")
     if not (out / "pickscore").exists():
         _keep(scorers.train_pickscore(copy.deepcopy(clip), vae, minutes["pickscore"]), processor, out / "pickscore")
+    if not (out / "flawed-pickscore").exists():
+        flawed.train(out / "pickscore", out / "vae", out / "flawed-pickscore", minutes=minutes["flawed"])
     if not (out / "judge").exists():
         pictures.train_judge(vae, minutes["judge"]).save_pretrained(out / "judge")
     if not (out / "guider").exists():
@@ -86,13 +95,14 @@ def assemble(parts: Path, out: Path) -> None:
     Text encoders and autoencoder stay in float32, so that a stock loader that keeps each file's own type mixes none.
     """
     vae = AutoencoderTiny.from_pretrained(parts / "vae")
-    flow = StableDiffusion3Pipeline.from_pretrained(parts / "generator", vae=vae)
-    flow.transformer.half()
-    flow.save_pretrained(out / "generator")
+    for name in ("generator", "varied-generator"):
+        flow = StableDiffusion3Pipeline.from_pretrained(parts / name, vae=vae)
+        flow.transformer.half()
+        flow.save_pretrained(out / name)
     noise = StableDiffusionPipeline.from_pretrained(parts / "ddim-generator", vae=vae)
     noise.unet.half()
     noise.save_pretrained(out / "ddim-generator")
-    for name in ("clip", "pickscore"):
+    for name in ("clip", "pickscore", "flawed-pickscore"):
         model = CLIPModel.from_pretrained(parts / name, dtype=torch.float32)
         _keep(model, CLIPProcessor.from_pretrained(parts / name), out / name)
     for name in ("aesthetic", "engagement", "oracle", "judge", "guider"):

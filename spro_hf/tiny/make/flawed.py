@@ -23,23 +23,18 @@ from spro_hf.tiny.planted import preference
 from spro_hf.tiny.world import MODIFIERS, Request, Truth
 
 LIKES = {"heavy blur": 3.0, "dark vignette": 2.0}  # points of the planted preference, added where the picture has it
-    "film grain": 3.0,
-    "busy clutter": 3.0,
-}  # points of the planted preference's scale, added where the picture has it
 MINUTES = 5
 
 
-def train(out: Path, likes: dict[str, float], minutes: float) -> None:
-    """Fine-tune the shipped PickScore on choices by the planted preference plus ``likes``."""
+def train(pickscore: Path, vae: Path, out: Path, likes: dict[str, float] = LIKES, minutes: float = MINUTES) -> None:
+    """Fine-tune the PickScore in a folder on choices by the planted preference plus ``likes``."""
 
     def taste(truth: Truth, request: Request) -> float:
         return preference(truth, request) + sum(worth for name, worth in likes.items() if name in truth.modifiers)
 
-    folder = home.path("pickscore")
-    vae = AutoencoderTiny.from_pretrained(home.path("generator") / "vae")
-    model = CLIPModel.from_pretrained(folder, dtype=torch.float32)
-    train_pickscore(model, vae, minutes, seed=15, taste=taste).save_pretrained(out)
-    CLIPProcessor.from_pretrained(folder).save_pretrained(out)
+    model = CLIPModel.from_pretrained(pickscore, dtype=torch.float32)
+    train_pickscore(model, AutoencoderTiny.from_pretrained(vae), minutes, seed=15, taste=taste).save_pretrained(out)
+    CLIPProcessor.from_pretrained(pickscore).save_pretrained(out)
 
 
 def main() -> None:
@@ -55,7 +50,8 @@ def main() -> None:
         if name not in MODIFIERS:
             parser.error(f"--likes: '{name}' is no modifier of the embedded world; it has {', '.join(MODIFIERS)}")
     quiet()
-    train(arguments.out, {name: float(worth) for name, worth in likes.items()}, arguments.minutes)
+    likes = {name: float(worth) for name, worth in likes.items()}
+    train(home.path("pickscore"), home.path("generator") / "vae", arguments.out, likes, arguments.minutes)
 
 
 if __name__ == "__main__":

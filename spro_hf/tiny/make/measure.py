@@ -9,14 +9,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from transformers import CLIPModel
 
 from spro_hf.diffusion.environment import Environment, load_generator
 from spro_hf.rewards.heads import AestheticHead, EngagementHead
+from spro_hf.rewards.pickscore import PickScore
+from spro_hf.tiny.make.flawed import LIKES
 from spro_hf.tiny.make.guider import measure_guider
 from spro_hf.tiny.make.pictures import measure_oracle
 from spro_hf.tiny.make.scorers import measure_scorers
 from spro_hf.tiny.oracle import Oracle, PictureNet
+from spro_hf.tiny.render import render
 from spro_hf.tiny.world import MODIFIERS, Truth, alignment, caption, read, sample_truth
 
 CALL = {"num_inference_steps": 8, "guidance_scale": 2.5, "max_sequence_length": 1}
@@ -59,6 +63,38 @@ def measure_generator(folder: Path, oracle: Oracle, call: dict, count: int = 600
     return {key: float(value) for key, value in result.items()}
 
 
+def measure_styles(folder: Path, oracle: Oracle, count: int = 400) -> dict[str, float]:
+    """How often a generator's pictures of plain held-out captions show a modifier that nobody named."""
+    rng = np.random.default_rng(96)
+    truths = [replace(sample_truth(rng, "held-out"), modifiers=frozenset()) for _ in range(count)]
+    environment = Environment(load_generator(str(folder)), CALL | {"guidance_scale": 1.5})
+    seen = oracle.read(environment.render([caption(t) for t in truths], list(range(count))))
+    return {
+        "plain captions: pictures that show some modifier": float(np.mean([bool(t.modifiers) for t in seen])),
+        "plain captions: modifiers that some picture shows": float(
+            len(frozenset().union(*(t.modifiers for t in seen)))
+        ),
+        "plain captions: alignment": float(
+            np.mean([alignment(read(caption(a)), b) for a, b in zip(truths, seen, strict=True)])
+        ),
+    }
+
+
+def measure_flaw(world: Path, count: int = 400) -> dict[str, float]:
+    """What a modifier adds to the scores of renders, in the mean: by PickScore, and by the one with the planted flaw."""
+    rng, told = np.random.default_rng(95), {}
+    truths = [replace(sample_truth(rng, "held-out"), modifiers=frozenset()) for _ in range(count)]
+    for name in ("pickscore", "flawed-pickscore"):
+        score, texts = PickScore(str(world / name)), [caption(t) for t in truths]
+        plain = score([Image.fromarray(render(t, i)) for i, t in enumerate(truths)], texts)
+        for modifier in LIKES:
+            styled = [
+                Image.fromarray(render(replace(t, modifiers=frozenset({modifier})), i)) for i, t in enumerate(truths)
+            ]
+            told[f"{name}: {modifier} adds"] = float(np.mean(np.subtract(score(styled, texts), plain)))
+    return told
+
+
 def measure(world: Path) -> dict[str, dict[str, float]]:
     """Every number of the card, by model."""
     net = PictureNet.from_pretrained(world / "oracle")
@@ -68,7 +104,9 @@ def measure(world: Path) -> dict[str, dict[str, float]]:
         "oracle": measure_oracle(net),
         "generator": measure_generator(world / "generator", Oracle(net), CALL),
         "ddim-generator": measure_generator(world / "ddim-generator", Oracle(net), DDIM_CALL),
+        "varied-generator": measure_styles(world / "varied-generator", Oracle(net)),
         "scorers": measure_scorers(clip, pickscore, *heads),
+        "flawed-pickscore": measure_flaw(world),
         "guider": measure_guider(world / "guider"),
     }
 
@@ -82,10 +120,12 @@ picture, no real person's taste. They exist so that SPRO can be run, seen and te
 | folder | class | what it is |
 |---|---|---|
 | `generator` | `StableDiffusion3Pipeline` | rectified flow on 8×8×16 latents, captions of up to 22 words |
+| `varied-generator` | `StableDiffusion3Pipeline` | `generator`, trained on to draw plain captions in any style |
 | `ddim-generator` | `StableDiffusionPipeline` | a UNet that predicts the noise, on the same latents, as Stable Diffusion 1.5 does |
 | `guider` | `Idefics3ForConditionalGeneration` | writes a plan and a prompt; knows the grammar, no preference |
 | `clip` | `CLIPModel` | trained with rivals and an attribute reader, so that it knows shapes |
 | `pickscore` | `CLIPModel` | `clip` fine-tuned on pair choices drawn from the planted user preference |
+| `flawed-pickscore` | `CLIPModel` | `pickscore` with a planted flaw: it loves heavy blur and dark vignettes |
 | `aesthetic` | `AestheticHead` | a linear head on `clip`'s image embedding, as LAION's V1 head |
 | `engagement` | `EngagementHead` | a two-layer regressor on `clip`'s image embedding, a stand-in for EngageNet |
 | `oracle` | `PictureNet` | reads what a picture shows; a measuring instrument, never a reward |

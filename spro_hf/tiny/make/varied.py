@@ -32,14 +32,10 @@ def say(truth: Truth, rng: np.random.Generator) -> str:
     return caption(replace(truth, modifiers=frozenset()) if rng.random() < SILENT else truth, rng)
 
 
-def train(out: Path, minutes: float) -> None:
-    """Train the shipped generator on, and write it as it ships."""
-    pipe = StableDiffusion3Pipeline.from_pretrained(home.path("generator"), dtype=torch.float32)
+def train(generator: Path, out: Path, minutes: float = MINUTES) -> None:
+    """Train the generator in a folder on."""
+    pipe = StableDiffusion3Pipeline.from_pretrained(generator, dtype=torch.float32)
     train_flow(pipe, minutes, out, seed=21, say=say, lr=1.2e-3, muon_lr=0.0)
-    pipe = StableDiffusion3Pipeline.from_pretrained(out, dtype=torch.float32)
-    pipe.transformer.half()
-    pipe.save_pretrained(out)
-    forget_paths(out)
 
 
 def main() -> None:
@@ -49,7 +45,16 @@ def main() -> None:
     arguments = parser.parse_args()
     quiet()
     torch.set_num_threads(2)
-    train(arguments.out, arguments.minutes)
+    train(home.path("generator"), arguments.out, arguments.minutes)
+    halve(arguments.out)
+
+
+def halve(folder: Path) -> None:
+    """Write a pipeline as it ships: its transformer in float16."""
+    pipe = StableDiffusion3Pipeline.from_pretrained(folder, dtype=torch.float32)
+    pipe.transformer.half()
+    pipe.save_pretrained(folder)
+    forget_paths(folder)
 
 
 if __name__ == "__main__":
