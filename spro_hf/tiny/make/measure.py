@@ -67,7 +67,7 @@ def measure_styles(folder: Path, oracle: Oracle, count: int = 400) -> dict[str, 
     """How often a generator's pictures of plain held-out captions show a modifier that nobody named."""
     rng = np.random.default_rng(96)
     truths = [replace(sample_truth(rng, "held-out"), modifiers=frozenset()) for _ in range(count)]
-    environment = Environment(load_generator(str(folder)), CALL | {"guidance_scale": 1.5})
+    environment = Environment(load_generator(str(folder)), CALL | {"guidance_scale": 1.0})
     seen = oracle.read(environment.render([caption(t) for t in truths], list(range(count))))
     return {
         "plain captions: pictures that show some modifier": float(np.mean([bool(t.modifiers) for t in seen])),
