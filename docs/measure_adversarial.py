@@ -1,6 +1,6 @@
 """Gather what the README prints of Adv-GRPO: rewards that learn against fixed ones, on the embedded world, over several runs.
 
-for seed in 0 1 2; do for what in compare compare_style compare_task; do
+for seed in 0 1 2; do for what in compare compare_100 compare_style compare_task; do
   spro-hf run recipes/tiny/adversarial/$what.yaml --seed $seed --out runs/adversarial/$what-$seed
 done; done
 python docs/measure_adversarial.py runs/adversarial/*      # writes docs/adversarial.json

@@ -179,7 +179,7 @@ def _training(recipe: ReinforceRecipe, room: Path) -> list[dict[str, Any]]:
     for some in np.array_split(np.arange(len(rows)), min(POINTS, len(rows))):
         where = {"objective": recipe.objective, "stage": recipe.method, "unit": "step", "round": rows[some[-1]]["step"]}
         for name, kind in kinds.items():
-            if name in rows[0]["scores"]:
+            if all(name in rows[i]["scores"] for i in some):
                 told = {"name": name, "kind": kind} | ({"moving": True} if name in moving else {})
                 curves.append(where | told | mean_se([rows[i]["scores"][name]["mean"] for i in some]))
     return curves

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
+
+from spro_hf.errors import UserError
 from spro_hf.models import locate
 from spro_hf.rewards.adversarial import Adversarial
 from spro_hf.rewards.adversarial_pickscore import AdversarialPickScore
@@ -37,8 +40,16 @@ def trained(
         UserError: if ``id`` holds none.
     """
     kind, fields, tensors = read_reward(Path(locate(id, revision)), id, "scorers.trained.id")
-    reward = REWARDS[kind](**fields, device=device, dtype=dtype, batch_size=batch_size)
-    reward.load(tensors)
+    try:
+        reward = REWARDS[kind](**fields, device=device, dtype=dtype, batch_size=batch_size)
+        reward.load(tensors)
+    except (TypeError, RuntimeError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        said = " ".join(str(error).split())[:120]
+        raise UserError(
+            f"scorers.trained.id: '{id}' does not fit this version of spro_hf ({said}); name another repository or revision."
+        ) from error
     return reward
 
 

@@ -23,10 +23,11 @@ from transformers import AutoImageProcessor, AutoModel
 
 from spro_hf import parallel
 from spro_hf.errors import UserError
+from spro_hf.memory import needing
 from spro_hf.methods import Adversary
 from spro_hf.models import load_model, locate
 from spro_hf.rewards.base import Brief
-from spro_hf.rewards.learning import Learning, Told, compared, due, save_reward
+from spro_hf.rewards.learning import Learning, Place, Told, compared, due, save_reward
 from spro_hf.strict import nearest
 
 FIELD = "scorers.adversarial"
@@ -106,9 +107,14 @@ class Adversarial:
         self.learning = Learning(dict(self.head.named_parameters()), spec, seed)
 
     def update(
-        self, generated: Sequence[Image.Image], references: Sequence[Image.Image], briefs: Sequence[Brief | str] = ()
+        self,
+        generated: Sequence[Image.Image],
+        references: Sequence[Image.Image],
+        briefs: Sequence[Brief | str] = (),
+        places: Sequence[Place] = (),
     ) -> Told:
-        """Learn from pairs, this process's share of what all have; the head's gradients are of all processes.
+        """Learn from pairs, this process's share of what all have; the head's gradients are of all processes. Several
+        processes must give ``places``, see ``Learning.run``.
 
         The hinge loss ½[max(0, 1 − h(reference)) + max(0, 1 + h(generated))] of class tokens weighs ``w``, its mean over
         patch tokens 1 − w. The backbone sees each picture once, however many updates are made.
@@ -118,7 +124,7 @@ class Adversarial:
             reference had the higher one; ``learned``, updates made, and ``loss``, their mean (1 for a head that knows nothing,
             0 for one that has won completely).
         """
-        with torch.no_grad():
+        with torch.no_grad(), needing(f"scorers.{self.learning.spec.reward}.batch_size", self.batch_size):
             real, fake = self._features(references), self._features(generated)
             told = compared(self._score(*real), self._score(*fake))
         if not due(self.learning.spec, told):
@@ -133,7 +139,10 @@ class Adversarial:
                 value = value + self._mixed(*hinges)
             return value
 
-        return told | {"learned": self.learning.spec.head_steps, "loss": self.learning.run(len(generated), loss)}
+        return told | {
+            "learned": self.learning.spec.head_steps,
+            "loss": self.learning.run(places or [(0, i) for i in range(len(generated))], loss),
+        }
 
     def save(self, folder: Path) -> None:
         """Write what has learned as an artifact."""

@@ -12,9 +12,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from spro_hf.errors import UserError
+from spro_hf.memory import needing
 from spro_hf.methods import Adversary
 from spro_hf.rewards.base import Brief
-from spro_hf.rewards.learning import Learning, Told, compared, due, save_reward
+from spro_hf.rewards.learning import Learning, Place, Told, compared, due, save_reward
 from spro_hf.rewards.pickscore import PickScore
 
 
@@ -23,6 +24,8 @@ class AdversarialPickScore(PickScore):
 
     Published with learning rate 5e-6, and only while references score lower than what is drawn (``adversary.when``).
     """
+
+    FIELD = "scorers.adversarial_pickscore"
 
     def __init__(
         self,
@@ -38,10 +41,6 @@ class AdversarialPickScore(PickScore):
         super().__init__(id, revision, processor, processor_revision, against, device, dtype, batch_size)
         self.fields = {"id": id, "revision": revision, "processor": processor,
                        "processor_revision": processor_revision, "against": against}  # fmt: skip
-        if dtype != "float32":
-            raise UserError(
-                f"scorers.adversarial_pickscore.dtype: {dtype} is too coarse for small updates; use float32."
-            )
         # towers of one model share their weights: a PickScore that judges beside this one must not learn with it
         self.tower.model = copy.deepcopy(self.tower.model)
         number = len(self.tower.model.vision_model.encoder.layers) - 1
@@ -51,15 +50,24 @@ class AdversarialPickScore(PickScore):
 
     def learn_by(self, spec: Adversary, seed: int) -> None:
         """Make ready for ``update``."""
+        if self.tower.model.dtype != torch.float32:
+            raise UserError(
+                f"scorers.{spec.reward}.dtype: {self.tower.model.dtype} is too coarse for small updates; use float32."
+            )
         self.learning = Learning(self.layer, spec, seed)
 
     def update(
-        self, generated: Sequence[Image.Image], references: Sequence[Image.Image], briefs: Sequence[Brief | str]
+        self,
+        generated: Sequence[Image.Image],
+        references: Sequence[Image.Image],
+        briefs: Sequence[Brief | str],
+        places: Sequence[Place] = (),
     ) -> Told:
         """Learn from pairs of one caption, this process's share of what all have: −log σ(score of the reference − score of
         the generated picture), the loss that PickScore was made by. Returns as ``Adversarial.update``; a loss of log 2 is that
         of one who knows nothing."""
-        real, fake = (torch.tensor(self(images, briefs)) for images in (references, generated))
+        with needing(f"scorers.{self.learning.spec.reward}.batch_size", self.tower.batch_size):
+            real, fake = (torch.tensor(self(images, briefs)) for images in (references, generated))
         told = compared(real, fake)
         if not due(self.learning.spec, told):
             return told | {"learned": 0, "loss": 0.0}
@@ -71,7 +79,10 @@ class AdversarialPickScore(PickScore):
             )
             return F.softplus(self.tower.scale * (worse - better))
 
-        return told | {"learned": self.learning.spec.head_steps, "loss": self.learning.run(len(generated), loss)}
+        return told | {
+            "learned": self.learning.spec.head_steps,
+            "loss": self.learning.run(places or [(0, i) for i in range(len(generated))], loss),
+        }
 
     def save(self, folder: Path) -> None:
         """Write what has learned as an artifact: one layer; the rest is read from where it came from."""

@@ -6,23 +6,26 @@ What has learned is an artifact: ``reward.json``, the reward's kind and fields, 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from spro_hf import parallel
 from spro_hf.errors import UserError
 from spro_hf.methods import Adversary
+from spro_hf.parts import LEARNING
 from spro_hf.steps import derive
 
 CONFIG, WEIGHTS, STATE = "reward.json", "model.safetensors", "reward-state.safetensors"
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # what Adam remembers of each parameter
 Told = dict[str, float]
+Place = tuple[int, int]  # a training step, and a picture's number in it
 
 
 class Learning:
@@ -35,20 +38,25 @@ class Learning:
     def __init__(self, named: Mapping[str, nn.Parameter], spec: Adversary, seed: int):
         self.named, self.spec, self.seed, self.updates = dict(named), spec, seed, 0
         self.parameters = [parameter.requires_grad_(True) for parameter in self.named.values()]
+        if parallel.world() > 1 and self.parameters[0].device != parallel.device():
+            raise UserError(
+                f"scorers.{spec.reward}.device: several processes add up gradients where each has its accelerator; leave it out."
+            )
         self.optimizer = torch.optim.Adam(self.parameters, lr=spec.lr, betas=spec.betas)
 
-    def run(self, count: int, loss: Callable[[list[int]], Tensor]) -> float:
-        """``head_steps`` updates on pairs that all processes have between them, ``count`` of them in this one; the mean loss.
+    def run(self, places: Sequence[Place], loss: Callable[[list[int]], Tensor]) -> float:
+        """``head_steps`` updates on the pairs that all processes have between them; the mean loss of a pair.
 
         Args:
+            places: of this process's pairs, each another one: by them a batch is the same however many processes there are.
             loss: of some of this process's pairs, by their numbers in this process, one each.
         """
-        counts, total = parallel.gather([count]), 0.0
-        start = sum(counts[: parallel.rank()])
+        everyone, total = sorted(parallel.gather(list(places))), 0.0
+        mine = {place: i for i, place in enumerate(places)}
         for _ in range(self.spec.head_steps):
             rng = np.random.default_rng(derive(self.seed, "update", self.updates))
-            chosen = rng.permutation(sum(counts))[: self.spec.batch_size]
-            rows = sorted(int(row) - start for row in chosen if start <= row < start + count)
+            chosen = [everyone[k] for k in rng.permutation(len(everyone))[: self.spec.batch_size]]
+            rows = sorted(mine[place] for place in chosen if place in mine)
             if rows:
                 value = loss(rows).sum() / len(chosen)
                 value.backward()
@@ -118,8 +126,11 @@ def read_reward(folder: Path, id: str, field: str) -> tuple[str, dict[str, Any],
     """
     try:
         told = json.loads((folder / CONFIG).read_text())
-        return told.pop("kind"), told, load_file(folder / WEIGHTS)
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+        kind = told.pop("kind")
+        if kind not in LEARNING or kind == "trained":
+            raise ValueError(f"'{kind}' is no kind that learns")
+        return kind, told, load_file(folder / WEIGHTS)
+    except (OSError, ValueError, KeyError, AttributeError, SafetensorError) as error:
         raise UserError(
             f"{field}: '{id}' holds no reward that has learned ({CONFIG} and {WEIGHTS}); name a repository that an adversary "
             "left."

@@ -24,6 +24,7 @@ class PickScore:
     """
 
     differentiable = True
+    FIELD = "scorers.pickscore"
 
     def __init__(
         self,
@@ -37,12 +38,10 @@ class PickScore:
         batch_size: int = 128,
     ):
         if against not in AGAINST:
-            raise UserError(
-                f"scorers.pickscore.against: '{against}' is no text of a brief; it is 'caption' or 'prompt'."
-            )
+            raise UserError(f"{self.FIELD}.against: '{against}' is no text of a brief; it is 'caption' or 'prompt'.")
         self.against = against
         self.tower = ClipTower(
-            id, revision, processor, processor_revision, device, dtype, batch_size, field="scorers.pickscore.id"
+            id, revision, processor, processor_revision, device, dtype, batch_size, field=f"{self.FIELD}.id"
         )
 
     def __call__(self, images: Sequence[Image.Image], briefs: Sequence[Brief | str]) -> list[float]:

@@ -43,6 +43,8 @@ class Recipe:
         need(bool(self.reward) or self.unscored, "'reward' is empty; name at least one scorer and its weight.")
         for name, spec in self.scorers.items():
             _check_scorer(name, spec)
+        if getattr(self, "adversary", None) is None:
+            self._check_heads()
         for name in self.reward:
             need(name in self.scorers, f"reward: unknown reward '{name}'; {nearest(name, self.scorers)}")
         need(self.oracle or not self.style, "'style' is for the embedded world; it needs `oracle: true`.")
@@ -54,13 +56,23 @@ class Recipe:
         lacking = [name for name in self.pushes if name not in self.push]
         need(not lacking, f"push: the field '{(lacking or [''])[0]}' is missing; name the repository it goes to.")
 
+    def _check_heads(self, learning: str | None = None) -> None:
+        """No head of chance may judge: every scorer of kind adversarial must be the one that learns."""
+        for name, spec in self.scorers.items():
+            need(
+                spec.get("kind", name) != "adversarial" or name == learning,
+                f"scorers.{name}: its head is new and knows nothing; let it learn in a stage `reinforce` (`adversary: {{reward: "
+                f"{name}}}`), or name one that has learned (`kind: trained`).",
+            )
+
     @property
     def models(self) -> list[tuple[str, str, str | None]]:
         """Every model that the recipe names: the field that names it, id and revision."""
         found = [("generator.id", self.generator.id, self.generator.revision)]
         for name, spec in self.scorers.items():
             for key, revision in MODEL_FIELDS.items():
-                if key in spec and spec.get("kind", name) != "trained":  # that is an artifact, see ``inputs``
+                # one that has learned is an artifact, see ``inputs``, unless it lies in a folder
+                if key in spec and (spec.get("kind", name) != "trained" or Path(spec[key]).is_dir()):
                     found.append((f"scorers.{name}.{key}", spec[key], spec.get(revision)))
         return found
 

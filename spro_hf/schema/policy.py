@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import ClassVar
 
 from spro_hf.methods import Adversary, Policy
@@ -50,9 +51,7 @@ class ReinforceRecipe(Recipe):
         self._check_adversary()
 
     def _check_adversary(self) -> None:
-        fresh = [name for name, spec in self.scorers.items() if spec.get("kind", name) == "adversarial"]
         if self.adversary is None:
-            self._check_fresh(fresh)
             need(self.references is None, "'references' is given, but nothing learns from them; add an 'adversary'.")
             return
         name, size = self.adversary.reward, self.prompts * self.group
@@ -61,7 +60,17 @@ class ReinforceRecipe(Recipe):
         need(
             kind in LEARNING, f"adversary: the scorer '{name}' cannot learn; of these kinds can: {', '.join(LEARNING)}."
         )
-        need(name in self.reward, f"adversary: '{name}' learns, but stands not in 'reward'; give it a weight there.")
+        need(
+            self.reward.get(name, 0) > 0,
+            f"adversary: '{name}' learns, but has no weight above 0 in 'reward'; give it one there.",
+        )
+        spec = self.scorers[name]
+        folder = next((spec[key] for key in ("backbone", "id") if key in spec and Path(spec[key]).is_dir()), None)
+        need(
+            folder is None or kind == "trained",
+            f"scorers.{name}: '{folder}' is a folder of this machine, and the reward that is pushed would name it; push the model "
+            "and name its repository.",
+        )
         need(
             self.references is not None, "the field 'references' is missing; name what the adversary learns to prefer."
         )
@@ -76,16 +85,7 @@ class ReinforceRecipe(Recipe):
             f"policy: 'checkpoint_every' is {every}, which ends within a turn; give a multiple of adversary.generator_steps, "
             f"{self.adversary.generator_steps}.",
         )
-        self._check_fresh([name for name in fresh if name != self.adversary.reward])
-
-    @staticmethod
-    def _check_fresh(fresh: list[str]) -> None:
-        name = (fresh or [""])[0]
-        need(
-            not fresh,
-            f"scorers.{name}: its head is new and knows nothing; let it learn (`adversary: {{reward: {name}}}`), or name one "
-            "that has learned (`kind: trained`).",
-        )
+        self._check_heads(name)
 
     @property
     def pushes(self) -> tuple[str, ...]:

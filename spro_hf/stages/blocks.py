@@ -57,7 +57,8 @@ def train_in_blocks(
         if before and parallel.first():
             shutil.rmtree(before / "state", ignore_errors=True)
             if not left:  # nobody asks for what it was on the way
-                shutil.rmtree(before / "generator", ignore_errors=True)
+                for what in ("generator", "reward"):
+                    shutil.rmtree(before / what, ignore_errors=True)
         if left:
             left(steps.stop, folder, rows)
         before = folder

@@ -22,6 +22,7 @@ from spro_hf.parts import Guider as GuiderSpec
 from spro_hf.rewards.learning import CONFIG
 from spro_hf.rollouts import read_told
 from spro_hf.schema import ImageRecipe, MultimodalRecipe, ReinforceRecipe
+from spro_hf.stages.opponent import remarks
 from spro_hf.stages.room import Room
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -127,7 +128,7 @@ def _reward(room: Room, tag: str, step: Path, rows: list[dict[str, Any]]) -> Art
     card = _card(
         room, "reward", "reward", tag, kind=told["kind"], base_model=told.get("backbone") or told["id"], fields=told,
         adversary=vars(spec), references=recipe.references.source, updates=sum(m["learned"] for m in met), last=met[-1],
-        steps=len(rows), generator=recipe.generator.id,
+        steps=len(rows), generator=recipe.generator.id, remarks=remarks(rows, spec.reward),
     )  # fmt: skip
     load = (
         f'from spro_hf import rewards; reward = rewards.trained("{repo}", revision="{tag}"); '

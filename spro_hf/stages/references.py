@@ -89,11 +89,12 @@ def publish(room: Room, folders: list[Path]) -> Artifact:
     recipe: ReferencesRecipe = room.recipe
     folder, repo = _fresh(room, "references"), recipe.push["references"]
     files = [file for part in folders for file in rollouts.files(part) if rollouts.count(file)]
+    captions = {seed.caption for seed in room.seeds()}
     (folder / "data").mkdir()
     for i, file in enumerate(files):
         shutil.copy(file, folder / "data" / f"train-{i:05d}-of-{len(files):05d}.parquet")
     card = _card(
-        room, "references", "references", "v1", rows=sum(map(rollouts.count, files)), captions=len(room.seeds()),
+        room, "references", "references", "v1", rows=sum(map(rollouts.count, files)), captions=len(captions),
         per_caption=recipe.per_caption, prompt=recipe.prompt, generator=_generator(recipe), call=recipe.generator.call,
         source=room.resolved["seeds"]["source"],
     )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,9 @@ class Game:
                 self.captions,
                 derive(self.recipe.seed, self.recipe.objective),
             )
+            call = self.recipe.generator.call
+            if call.get("width") and call.get("height"):
+                self.opponent.sample((call["width"], call["height"]))
             self.captions = [self.captions[i] for i in self.opponent.playable(self.captions)]
 
     def save(self, folder: Path) -> None:
@@ -177,7 +181,10 @@ class Game:
             "step": step + 1, "pictures": len(scores), "skipped": recipe.prompts - len(alive), **told,
             "calls": sum(calls for calls, _ in spent), "seconds": time.monotonic() - began[0],
             "cpu_seconds": sum(cpu for _, cpu in spent),
-            "scores": {name: mean_se([score[name] for score in scores]) for name in scores[0]},
+            "scores": {
+                name: mean_se([score[name] for score in scores if name in score])
+                for name in dict.fromkeys(name for score in scores for name in score)
+            },
         } | ({"adversary": met} if self.opponent else {})  # fmt: skip
 
     def draw(self, step: int, rows: range, briefs: list[Brief], play: Play) -> tuple[Trajectory, list[Image.Image]]:
@@ -198,9 +205,11 @@ class Game:
     def scored(self, images: list[Image.Image], briefs: list[Brief]) -> list[dict[str, float]]:
         """Of each picture every score and what it truly shows, with its distance to the others of its caption."""
         captions = [brief.caption for brief in briefs]
+        alone = {caption for caption, count in Counter(captions).items() if count == 1}  # of a group that is cut in two
         measures, apart = self.studio.measure(images, captions), diversity(captions, images)
         scores = self.studio.rewards.score(images, briefs)
-        return [s | m | {"diversity": d} for s, m, d in zip(scores, measures, apart, strict=True)]
+        rows = zip(scores, measures, apart, captions, strict=True)
+        return [s | m | ({} if c in alone else {"diversity": d}) for s, m, d, c in rows]
 
     def texts(self, step: int, rows: range) -> list[str]:
         """The captions of some of a step's pictures."""

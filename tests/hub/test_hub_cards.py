@@ -36,7 +36,7 @@ REWARD = {"repo": "spro/dino-reward", "tag": "v1", "license": "apache-2.0", "obj
           "adversary": {"head_steps": 10, "generator_steps": 1, "when": "always", "batch_size": 64, "lr": 1e-4,
                         "betas": (0.5, 0.999)},
           "updates": 300, "steps": 30, "generator": "spro_hf/tiny/generator",
-          "last": {"references": 1.25, "generated": -0.5, "told_apart": 0.875}}  # fmt: skip
+          "remarks": ["It has won."], "last": {"references": 1.25, "generated": -0.5, "told_apart": 0.875}}  # fmt: skip
 
 
 def test_the_card_of_references_says_how_they_were_drawn(do):
@@ -53,7 +53,7 @@ def test_the_card_of_a_reward_says_what_it_learned_and_how_to_load_it(do):
     assert 'rewards.trained("spro/dino-reward", revision="v1")' in text
     assert "learned: {kind: trained, id: spro/dino-reward, revision: v1}" in text
     assert "300 updates of the reward" in text and "references scored 1.250 and drawn pictures -0.500" in text
-    assert "the higher score in 87.5 % of pairs" in text
+    assert "the higher score in 87.5 % of pairs" in text and "\n- It has won.\n" in text
     pick = cards.render_card(
         "reward", **(REWARD | {"kind": "adversarial_pickscore", "base_model": "yuvalkirstain/PickScore_v1"})
     )

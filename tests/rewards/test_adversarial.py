@@ -131,8 +131,11 @@ def test_it_learns_to_tell_references_and_moves_its_head_alone(features):
     reward = Adversarial(CLIP, features=features)
     frozen = copy.deepcopy(reward.model.state_dict())
     reward.learn_by(SPEC, 0)
+    before = [reward(images, [""] * 8) for images in (FRAMED, PLAIN)]
     first = reward.update(PLAIN, FRAMED)
-    assert 0 <= first["told_apart"] <= 1 and first["learned"] == 20
+    assert first["told_apart"] == np.mean([real > fake for real, fake in zip(*before, strict=True)])
+    assert (first["references"], first["generated"]) == pytest.approx([np.mean(row) for row in before], abs=1e-6)
+    assert first["learned"] == 20
     last = [reward.update(PLAIN, FRAMED) for _ in range(3)][-1]
     assert last["told_apart"] == 1.0 and last["loss"] < first["loss"]
     assert min(reward(FRAMED, [""] * 8)) > max(reward(PLAIN, [""] * 8))
@@ -245,8 +248,12 @@ def test_it_waits_while_references_score_higher():
 
 
 def test_too_coarse_a_type_is_refused():
-    with pytest.raises(UserError, match="bfloat16 is too coarse for small updates; use float32"):
-        rewards.REWARDS["adversarial_pickscore"](PICK, dtype="bfloat16")
+    reward = rewards.REWARDS["adversarial_pickscore"](PICK, dtype="bfloat16")
+    assert all(map(math.isfinite, reward(PLAIN, CAPTIONS)))  # to score by, it will do
+    with pytest.raises(
+        UserError, match=r"scorers.it.dtype: torch.bfloat16 is too coarse for small updates; use float32"
+    ):
+        reward.learn_by(SPEC, 0)
 
 
 # --- as artifacts, and over a kill ----------------------------------------------------------------------------------------
@@ -291,6 +298,48 @@ def test_what_holds_no_reward_is_named(tmp_path):
         f"scorers.trained.id: '{tmp_path}' holds no reward that has learned (reward.json and model.safetensors); name a repository "
         "that an adversary left."
     )
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"kind": "blur"}, "holds no reward that has learned"),
+        ({"kind": "adversarial2"}, "holds no reward that has learned"),
+        ({"temperature": 2}, "does not fit this version of spro_hf"),
+        ({"backbone": PICK}, None),  # of the same width: it loads, and is another reward
+    ],
+)
+def test_a_reward_of_another_version_is_one_sentence(change, told, tmp_path):
+    reward = Adversarial(CLIP)
+    reward.save(tmp_path)
+    file = tmp_path / "reward.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    if told is None:
+        assert rewards.trained(str(tmp_path))(PLAIN, CAPTIONS) != reward(PLAIN, CAPTIONS)
+        return
+    with pytest.raises(UserError, match=told):
+        rewards.trained(str(tmp_path))
+
+
+def test_a_download_that_was_cut_is_one_sentence(tmp_path):
+    Adversarial(CLIP).save(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(UserError, match="holds no reward that has learned"):
+        rewards.trained(str(tmp_path))
+
+
+def test_batches_are_the_same_in_whatever_order_pairs_are_held():
+    """As several processes hold a turn of several steps: process by process, and in each step by step."""
+    places = [(step, row) for step in range(2) for row in range(4)]
+    order = [0, 1, 4, 5, 2, 3, 6, 7]
+    heads = []
+    for numbers in (range(8), order):
+        reward = Adversarial(CLIP)
+        reward.learn_by(replace(SPEC, batch_size=3), 0)
+        reward.update([PLAIN[i] for i in numbers], [FRAMED[i] for i in numbers], (), [places[i] for i in numbers])
+        heads.append(reward.head.state_dict())
+    assert all(torch.allclose(heads[0][name], heads[1][name], atol=1e-5) for name in heads[0])
 
 
 def test_a_gradient_that_is_not_finite_stops_it():

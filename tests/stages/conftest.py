@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -32,6 +35,18 @@ def spro(*arguments, check=True, **environment) -> subprocess.CompletedProcess:
     )  # fmt: skip
     assert not check or process.returncode == 0, process.stderr[-3000:]
     return process
+
+
+def killed(*arguments, when: Callable[[], object]) -> None:
+    """Begin the command line in a process of its own and kill it as soon as ``when`` says so, or let it end if it never does."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "spro_hf", *map(str, arguments)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        env={k: v for k, v in os.environ.items() if not k.startswith("HF_")},
+    )  # fmt: skip
+    while not when() and process.poll() is None:
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
 
 
 def small(folder: Path, objective="engagement", reward="engagement", stages=STAGES, rounds=3) -> Path:

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -22,7 +18,7 @@ from spro_hf.errors import UserError
 from spro_hf.tiny.render import render
 from spro_hf.tiny.world import Thing, Truth
 
-from .conftest import RECIPES, spro
+from .conftest import RECIPES, killed, spro
 from .test_reinforce import torchrun
 
 FOLDER = RECIPES / "adversarial"
@@ -125,15 +121,10 @@ def picture(file: Path) -> Path:
 
 def test_killed_and_continued_equals_uninterrupted(whole, tmp_path):
     out = tmp_path / "run"
-    command = [sys.executable, "-m", "spro_hf", "run", str(small(tmp_path)), "--out", str(out)]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not (stage(out) / "train" / "step-2").is_dir() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    command = ["run", small(tmp_path), "--out", out]
+    killed(*command, when=(stage(out) / "train" / "step-2").is_dir)
     assert (stage(out) / "train" / "step-2").is_dir() and not (stage(out) / "finished").exists()
-    spro(*command[3:])
+    spro(*command)
     assert rows(out) == rows(whole)
     for name in (LORA, "reward/model.safetensors"):
         ours, theirs = (load_file(stage(at) / "train" / "step-4" / name) for at in (out, whole))
@@ -163,7 +154,8 @@ def test_two_processes_learn_one_head(whole, tmp_path):
         ({"adversary.batch_size": 9}, "'batch_size' is 9, but a turn has 8 pictures"),
         ({"adversary.generator_steps": 3}, "'checkpoint_every' is 2, which ends within a turn"),
         ({"adversary.when": "sometimes"}, "'when' is 'sometimes'"),
-        ({"reward": {"pickscore": 1.0}}, "adversary: 'dino' learns, but stands not in 'reward'"),
+        ({"reward": {"pickscore": 1.0}}, "adversary: 'dino' learns, but has no weight above 0 in 'reward'"),
+        ({"reward": {"dino": -1.0}}, "adversary: 'dino' learns, but has no weight above 0 in 'reward'"),
         ({"adversary": None}, "push: unknown artifact 'reward'; known: generator."),
     ],
 )  # fmt: skip
@@ -192,9 +184,14 @@ def test_captions_without_a_reference_stop_the_run_before_anything_is_drawn(whol
     assert not (stage(out, 1) / "train" / "step-2").exists()
 
 
-def test_a_head_that_nobody_teaches_is_refused(tmp_path):
-    file = put(
-        tmp_path / "one.yaml", "proxy", {"scorers.dino": {"kind": "adversarial", "backbone": "spro_hf/tiny/clip"}}
-    )
-    with pytest.raises(UserError, match=r"scorers.dino: its head is new and knows nothing; let it learn \(`adversary"):
+def test_a_head_that_nobody_teaches_is_refused_in_every_stage(tmp_path):
+    for above in ("proxy", "evaluate"):
+        head = {"kind": "adversarial", "backbone": "spro_hf/tiny/clip"}
+        file = put(tmp_path / "one.yaml", above, {"scorers.dino": head})
+        with pytest.raises(
+            UserError, match=r"scorers.dino: its head is new and knows nothing; let it learn in a stage"
+        ):
+            recipes_of.load(file)
+    file = put(tmp_path / "one.yaml", "dino", {"scorers.dino.backbone": str(tmp_path)})
+    with pytest.raises(UserError, match=r"is a folder of this machine, and the reward that is pushed would name it"):
         recipes_of.load(file)

@@ -25,7 +25,7 @@ class Student:
     def learn_by(self, spec, seed):
         self.spec = spec
 
-    def update(self, generated, references, briefs):
+    def update(self, generated, references, briefs, places):
         self.seen.append((list(generated), list(references), [b.caption for b in briefs]))
         return {"learned": 1}
 
@@ -129,21 +129,31 @@ def test_references_come_at_the_size_of_the_pictures_and_not_in_another_shape():
 
 
 def row(step: int, told_apart: float, loss: float, learned: int = 10) -> dict:
-    return {"step": step, "adversary": {"told_apart": told_apart, "loss": loss, "learned": learned}}
+    told = {"told_apart": told_apart, "loss": loss, "learned": learned}
+    return {"step": step, "pictures": 100, "adversary": told}
+
+
+def test_a_set_of_another_shape_is_refused_before_anything_is_drawn():
+    opponent([reference("one", 10, (32, 32))] * 2, ["one"]).sample((8, 8))
+    with pytest.raises(UserError, match=r"has 32×24 pixels, and what is drawn 8×8"):
+        opponent([reference("one", 10, (32, 32)), reference("one", 11, (32, 24))], ["one"]).sample((8, 8))
 
 
 def test_what_is_said_when_one_side_wins():
-    fair = [row(1, 1.0, 0.0), row(2, 0.9, 0.1), {"step": 3, "adversary": {}}]
+    fair = [row(1, 1.0, 0.0), row(2, 0.9, 0.1), {"step": 3, "pictures": 100, "adversary": {}}]
     assert remarks(fair, "dino") == []
-    (won,) = remarks([row(1, 1.0, 0.0), {"step": 2, "adversary": {}}, row(3, 1.0, 0.0)], "dino")
+    (won,) = remarks([row(1, 1.0, 0.04), {"step": 2, "pictures": 100, "adversary": {}}, row(3, 1.0, 0.005)], "dino")
     assert won.startswith(
         "The reward 'dino' has won completely in steps 1 to 3: it tells every picture from every reference"
     )
     assert "Lower adversary.head_steps" in won
-    (lost,) = remarks([row(1, 0.5, 0.9), row(2, 0.3, 1.1)], "dino")
+    assert remarks([row(1, 1.0, 0.04), row(2, 1.0, 0.06)], "dino") == []
+    # of 300 pairs a coin errs by 0.5/√300 = 0.029, twice that is 0.058
+    (lost,) = remarks([row(1, 0.49, 0.9), row(2, 0.51, 1.1), row(3, 0.66, 1.0)], "dino")
     assert (
-        lost.startswith("The reward 'dino' has lost completely in steps 1 to 2")
+        lost.startswith("The reward 'dino' has lost completely in steps 1 to 3")
         and "raise adversary.head_steps" in lost
     )
+    assert remarks([row(1, 0.49, 0.9), row(2, 0.51, 1.1), row(3, 0.69, 1.0)], "dino") == []
     (idle,) = remarks([row(1, 0.9, 0.0, 0), row(2, 1.0, 0.0, 0)], "dino")
     assert "did not learn in steps 1 to 2" in idle and "adversary.when" in idle

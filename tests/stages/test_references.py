@@ -1,10 +1,6 @@
 """References as a user makes them: drawn by the embedded world's renderer, killed and continued, and by two processes."""
 
 import json
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +13,7 @@ from spro_hf.steps import derive
 from spro_hf.tiny.renderer import scene
 from spro_hf.tiny.world import read
 
-from .conftest import spro
+from .conftest import killed, spro
 from .test_reinforce import torchrun
 
 RECIPE = """\
@@ -97,17 +93,11 @@ def test_the_data_set_is_an_artifact(whole):
 
 def test_killed_and_continued_equals_uninterrupted(recipe, whole, tmp_path):
     out = tmp_path / "run"
-    command = [sys.executable, "-m", "spro_hf", "run", str(recipe), "--out", str(out)]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     first = stage(out) / "drawn" / "part-00000"
-    deadline = time.monotonic() + 120
-    while not first.is_dir() and time.monotonic() < deadline:
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    killed("run", recipe, "--out", out, when=first.is_dir)
     assert first.is_dir() and not (stage(out) / "finished").exists()
     stamp = next(first.rglob("*.parquet")).stat().st_mtime_ns
-    spro(*command[3:])
+    spro("run", recipe, "--out", out)
     assert next(first.rglob("*.parquet")).stat().st_mtime_ns == stamp  # what was finished is not drawn again
     assert left(out) == left(whole)
 

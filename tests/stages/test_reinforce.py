@@ -2,10 +2,8 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -14,7 +12,7 @@ from safetensors.torch import load_file
 
 from spro_hf import rollouts
 
-from .conftest import RECIPES, spro
+from .conftest import RECIPES, killed, spro
 
 FLOW = RECIPES / "reinforce" / "flow_grpo.yaml"
 SMALL = ("--set", "prompts=2", "--set", "group=4", "--set", "steps=4", "--set", "policy.checkpoint_every=2",
@@ -74,16 +72,10 @@ def test_artifacts_are_versions_on_the_hub(whole):
 
 def test_killed_and_continued_equals_uninterrupted(whole, tmp_path):
     out = tmp_path / "run"
-    command = [sys.executable, "-m", "spro_hf", "run", str(FLOW), "--out", str(out), *SMALL,
-               "--set", "policy.push_checkpoints=true"]  # fmt: skip
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not (stage(out) / "train" / "step-2").is_dir() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    command = ["run", FLOW, "--out", out, *SMALL, "--set", "policy.push_checkpoints=true"]
+    killed(*command, when=(stage(out) / "train" / "step-2").is_dir)
     assert (stage(out) / "train" / "step-2").is_dir() and not (stage(out) / "finished").exists()
-    spro(*command[3:])
+    spro(*command)
     assert rows(out) == rows(whole)
     ours, theirs = lora(out), lora(whole)
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)

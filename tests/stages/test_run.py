@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -14,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from spro_hf import rollouts
-from tests.stages.conftest import small, spro
+from tests.stages.conftest import killed, small, spro
 
 SYSTEMS = ["base", "untrained guider", "best-of-n", "SPRO-Prompt", "SPRO-Image", "SPRO-MM"]
 
@@ -125,13 +124,8 @@ def test_no_token_and_no_path_of_this_machine_is_published(whole):
 
 def test_a_killed_run_continues_and_ends_the_same(whole, tmp_path):
     recipe, out = small(tmp_path), tmp_path / "run"
-    command = [sys.executable, "-m", "spro_hf", "run", str(recipe), "--out", str(out)]
     for mark in ("*-prompt/round-2.partial", "*-image/finished", "*-evaluate/systems/best-of-n.partial"):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while not list((out / "stages").glob(mark)) and process.poll() is None:
-            time.sleep(0.05)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        killed("run", recipe, "--out", out, when=lambda mark=mark: list((out / "stages").glob(mark)))
     spro("run", recipe, "--out", out)
     ours, theirs = (json.loads((f / "results.json").read_text()) for f in (out, whole))
     for key in ("table", "gains", "win_rates", "strategies", "curves", "replies"):
