@@ -137,16 +137,18 @@ def adversarial() -> str:
             line += [_with_error(rate, 1, 100) + " %" if rate else "" for rate in wins]
             lines.append(f"| {system} | {' | '.join(line)} |")
         seeds = ", ".join(map(str, told["seeds"]))
+        runs = len(told["seeds"])
+        what = f"Mean ± standard error over {runs} runs (seeds {seeds})" if runs > 1 else f"One run (seed {seeds})"
         lines += [
             "",
-            f"Mean ± standard error over {len(told['seeds'])} runs (seeds {seeds}) of {told['captions']} held-out captions,",
+            f"{what} of {told['captions']} held-out captions, each drawn with two noise seeds; a tie counts half.",
         ]
-        lines.append("each drawn with two noise seeds; a tie counts half.")
     return "\n".join(lines).strip()
 
 
 def _with_error(cell: dict, digits: int, times: float = 1) -> str:
-    return f"{times * cell['mean']:.{digits}f} ± {times * cell['se']:.{digits}f}"
+    error = f" ± {times * cell['se']:.{digits}f}" if cell["n"] > 1 else ""
+    return f"{times * cell['mean']:.{digits}f}{error}"
 
 
 TABLES = {
