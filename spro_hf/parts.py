@@ -119,7 +119,8 @@ class Seeds:
 class References(Seeds):
     """Pictures that a reward learns to prefer: a data set of the Hub with captions and their pictures, several of one caption
     if it has them. ``missing`` says what becomes of a caption to train on that has none: "error" names such captions,
-    "leave_out" trains without them, and "any" compares with the pictures of any caption, as for a style.
+    "leave_out" trains without them, and "any" compares with the pictures of any caption, as for a style. Pictures become RGB,
+    on white where they are transparent, and of the size of what is drawn; of another shape they are refused.
     """
 
     missing: str = "error"
