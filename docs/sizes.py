@@ -276,7 +276,8 @@ def chat(make: Callable[[], torch.nn.Module], about: dict[str, Any]) -> dict[str
 def tiny() -> dict[str, Any]:
     """Passes of the embedded world's generators and guider; their sizes are read from their files."""
     found = {}
-    for name, kind in (("generator", "SD3Transformer2DModel"), ("ddim-generator", "UNet2DConditionModel")):
+    flow = "SD3Transformer2DModel"
+    for name, kind in (("generator", flow), ("varied-generator", flow), ("ddim-generator", "UNet2DConditionModel")):
         denoiser = home.path(name) / ("unet" if "UNet" in kind else "transformer")
         parts = {
             "vae": (diffusers.AutoencoderTiny, home.path(name) / "vae"),

@@ -308,8 +308,8 @@ def test_an_adversary_learns_as_often():
         def learn_by(self, spec, seed):
             pass
 
-        def update(self, generated, references, briefs):
-            assert len(generated) == len(references) == len(briefs)
+        def update(self, generated, references, briefs, places):
+            assert len(generated) == len(references) == len(briefs) == len(set(places))
             self.met.append(len(references))
             return {}
 

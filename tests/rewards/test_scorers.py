@@ -186,7 +186,8 @@ def test_load_makes_rewards_by_name_or_by_kind():
 def test_rewards_stand_in_order_and_say_whether_gradients_flow_through_them():
     assert list(rewards.REWARDS) == sorted(rewards.REWARDS)
     for name, kind in rewards.REWARDS.items():
-        assert kind.differentiable == hasattr(kind, "of_pixels"), name
+        if name != "trained":  # which becomes one of the others
+            assert kind.differentiable == hasattr(kind, "of_pixels"), name
 
 
 def test_what_is_no_whole_checkpoint_is_named(tmp_path):

@@ -76,8 +76,8 @@ def test_every_picture_serves_both_and_the_reward_learns(whole):
     assert all(row["pictures"] == 8 and row["norm"] > 0 for row in told)
     # the first update begins at a head that knows nothing: hinges of about one
     assert told[0]["adversary"]["loss"] == pytest.approx(1, abs=0.1)
-    assert told[-1]["adversary"]["references"] > told[0]["adversary"]["references"]
-    assert told[-1]["adversary"]["generated"] < told[-1]["adversary"]["references"]
+    apart = [row["adversary"]["references"] - row["adversary"]["generated"] for row in told]
+    assert apart[-1] > max(0, apart[0])
     # pictures are scored by the head that has learned from them
     assert told[0]["scores"]["dino"]["mean"] != pytest.approx(told[0]["adversary"]["generated"], abs=1e-6)
     heads = [load_file(stage(whole) / "train" / f"step-{n}" / "reward" / "model.safetensors") for n in (2, 4)]
@@ -156,7 +156,7 @@ def test_two_processes_learn_one_head(whole, tmp_path):
         ({"adversary.when": "sometimes"}, "'when' is 'sometimes'"),
         ({"reward": {"pickscore": 1.0}}, "adversary: 'dino' learns, but has no weight above 0 in 'reward'"),
         ({"reward": {"dino": -1.0}}, "adversary: 'dino' learns, but has no weight above 0 in 'reward'"),
-        ({"adversary": None}, "push: unknown artifact 'reward'; known: generator."),
+        ({"adversary": None}, "scorers.dino: its head is new and knows nothing; let it learn in a stage"),
     ],
 )  # fmt: skip
 def test_mistakes_are_one_sentence(changes, message, whole, tmp_path):
