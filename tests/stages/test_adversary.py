@@ -25,7 +25,7 @@ FOLDER = RECIPES / "adversarial"
 SMALL = {"prompts": 2, "group": 4, "steps": 4, "policy.checkpoint_every": 2, "policy.batch_size": 4,
          "policy.range": [0, 2], "generator.batch_size": 4, "generator.call.num_inference_steps": 3,
          "seeds.count": 6, "policy.push_checkpoints": True}  # fmt: skip
-MEETING = {"references.count": 6, "adversary.batch_size": 4, "adversary.head_steps": 3}
+MEETING = {"references.count": 6, "adversary.batch_size": 4, "adversary.head_steps": 3, "adversary.lr": 1e-3}
 LORA = "generator/pytorch_lora_weights.safetensors"
 
 
@@ -74,8 +74,10 @@ def test_every_picture_serves_both_and_the_reward_learns(whole):
     told = rows(whole)
     assert [row["adversary"]["learned"] for row in told] == [3] * 4
     assert all(row["pictures"] == 8 and row["norm"] > 0 for row in told)
-    # the first update begins at a head that knows nothing: hinges of about one
-    assert told[0]["adversary"]["loss"] == pytest.approx(1, abs=0.1)
+    # of a head that knows nothing the hinges are about one; the mean is over three updates
+    assert (
+        0.8 < told[0]["adversary"]["loss"] < 1.05 and told[-1]["adversary"]["loss"] < 0.8 * told[0]["adversary"]["loss"]
+    )
     apart = [row["adversary"]["references"] - row["adversary"]["generated"] for row in told]
     assert apart[-1] > max(0, apart[0])
     # pictures are scored by the head that has learned from them
@@ -141,7 +143,8 @@ def test_two_processes_learn_one_head(whole, tmp_path):
     told = json.loads((stage(tmp_path / "run") / "train" / "step-2" / "curve.json").read_text())
     assert told[0]["adversary"] == pytest.approx(rows(whole)[0]["adversary"], abs=1e-4)
     away = torch.cat([(ours[name] - theirs[name]).flatten().abs() for name in ours])
-    assert away.mean() < 1e-5  # six Adam steps of 1e-4 each
+    print(f"two processes against one: the heads differ by {away.mean():.1e} on average")
+    assert away.mean() < 1e-6  # six Adam steps of 1e-3 each
 
 
 @pytest.mark.parametrize(
