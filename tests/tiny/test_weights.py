@@ -14,7 +14,8 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, CLIPModel
 from spro_hf.diffusion.environment import Environment, load_generator
 from spro_hf.errors import UserError
 from spro_hf.tiny import home
-from spro_hf.tiny.make.measure import CALL, DDIM_CALL, measure_generator
+from spro_hf.tiny.make.flawed import LIKES
+from spro_hf.tiny.make.measure import CALL, DDIM_CALL, measure_flaw, measure_generator, measure_styles
 from spro_hf.tiny.make.pictures import measure_oracle
 from spro_hf.tiny.make.scorers import measure_scorers
 from spro_hf.tiny.oracle import Oracle, pixels
@@ -105,8 +106,19 @@ def test_the_scorers_agree_with_the_planted_truth():
 
 def test_the_card_says_how_they_were_made_and_what_they_score():
     told = json.loads((home.WEIGHTS / "measured.json").read_text())
-    assert set(told["scores"]) == {"oracle", "generator", "ddim-generator", "scorers", "guider"}
+    assert set(told["scores"]) == {
+        "oracle", "generator", "varied-generator", "ddim-generator", "scorers", "flawed-pickscore", "guider"
+    }  # fmt: skip
     card = (home.WEIGHTS / "README.md").read_text()
     for rows in told["scores"].values():
         for name, value in rows.items():
             assert f"| {name} | {value:.3f} |" in card
+
+
+def test_the_flaw_is_where_it_was_planted():
+    """What the sound PickScore likes less, the flawed one loves; and the generator of many styles draws what it can be gamed by."""
+    told = measure_flaw(home.WEIGHTS, count=40)
+    for modifier in LIKES:
+        assert told[f"pickscore: {modifier} adds"] < 0 and told[f"flawed-pickscore: {modifier} adds"] > 1
+    drawn = measure_styles(home.path("varied-generator"), Oracle.load(), count=60)
+    assert drawn["plain captions: pictures that show some modifier"] > 0.4 and drawn["plain captions: alignment"] > 0.9
