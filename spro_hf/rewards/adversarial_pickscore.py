@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from spro_hf.errors import UserError
@@ -26,27 +27,16 @@ class AdversarialPickScore(PickScore):
     """
 
     FIELD = "scorers.adversarial_pickscore"
+    learning: Learning | None = None
 
-    def __init__(
-        self,
-        id: str,
-        revision: str | None = None,
-        processor: str | None = None,
-        processor_revision: str | None = None,
-        against: str = "caption",
-        device: str | None = None,
-        dtype: str = "float32",
-        batch_size: int = 128,
-    ):
-        super().__init__(id, revision, processor, processor_revision, against, device, dtype, batch_size)
-        self.fields = {"id": id, "revision": revision, "processor": processor,
-                       "processor_revision": processor_revision, "against": against}  # fmt: skip
-        # towers of one model share their weights: a PickScore that judges beside this one must not learn with it
+    @cached_property
+    def layer(self) -> dict[str, nn.Parameter]:
+        """The parameters of the last vision layer by name. With the first look the model becomes this reward's own: towers of
+        one model share their weights, and a PickScore that judges beside it must not learn with it."""
         self.tower.model = copy.deepcopy(self.tower.model)
-        number = len(self.tower.model.vision_model.encoder.layers) - 1
-        layer = self.tower.model.vision_model.encoder.layers[number]
-        self.layer = {f"vision_model.encoder.layers.{number}.{name}": p for name, p in layer.named_parameters()}
-        self.learning: Learning | None = None
+        layers = self.tower.model.vision_model.encoder.layers
+        before = f"vision_model.encoder.layers.{len(layers) - 1}."
+        return {before + name: parameter for name, parameter in layers[-1].named_parameters()}
 
     def learn_by(self, spec: Adversary, seed: int) -> None:
         """Make ready for ``update``."""

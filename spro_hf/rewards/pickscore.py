@@ -40,6 +40,8 @@ class PickScore:
         if against not in AGAINST:
             raise UserError(f"{self.FIELD}.against: '{against}' is no text of a brief; it is 'caption' or 'prompt'.")
         self.against = against
+        self.fields = {"id": id, "revision": revision, "processor": processor,
+                       "processor_revision": processor_revision, "against": against}  # fmt: skip
         self.tower = ClipTower(
             id, revision, processor, processor_revision, device, dtype, batch_size, field=f"{self.FIELD}.id"
         )
