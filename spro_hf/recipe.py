@@ -76,6 +76,14 @@ def _one(data: dict[str, Any], name: str) -> Recipe:
     return build(STAGES[stage], _fill(data, names), name)
 
 
+def _takes(body: dict[str, Any], key: str, value: Any) -> bool:
+    """Whether a recipe of a list takes a change: its stage has the field, and where that is a block that may be absent
+    (an adversary, references), the recipe has it."""
+    known = {f.name: f for f in dataclasses.fields(STAGES.get(body.get("stage"), Recipe))}
+    part = isinstance(value, dict) and key in known and known[key].default is None and body.get(key) is None
+    return key in known and not part
+
+
 def load(path: Path | str, changes: dict[str, Any] | None = None) -> list[Recipe]:
     """The recipes of a file in the order they run; ``changes`` (dotted keys, e.g. "select.gain") win over the file.
 
@@ -98,14 +106,13 @@ def load(path: Path | str, changes: dict[str, Any] | None = None) -> list[Recipe
         raise UserError(f"{path.name}: for_each: expected a list of mappings of fields.")
     if {"source", "split"} & set(nested.get("seeds", {})):
         raise UserError(f"{path.name}: seeds.source and seeds.split are for one stage; use --seeds to train on a file.")
-    for key in {**nested, **{k: v for each in each_of for k, v in each.items()}}:
-        if not any(key in {f.name for f in dataclasses.fields(STAGES.get(d.get("stage"), Recipe))} for _, d in files):
+    for key, value in {**{k: v for each in each_of for k, v in each.items()}, **nested}.items():
+        if not any(_takes(body, key, value) for _, body in files):
             raise UserError(f"{path.name}: unknown field '{key}'; none of its recipes has it.")
     found = []
     for each in each_of:
         for file, body in files:
-            has = {f.name for f in dataclasses.fields(STAGES.get(body.get("stage"), Recipe))}
-            own = {k: v for k, v in _merge_choice(each, nested).items() if k in has}
+            own = {k: v for k, v in _merge_choice(each, nested).items() if _takes(body, k, v)}
             found.append(_one(_merge_choice(body, own), file.name))
     return found
 

@@ -188,3 +188,13 @@ def test_the_schema_knows_every_reward_and_filter():
         parameters = inspect.signature(reward).parameters.values()
         assert parts.SCORERS[name] == {p.name: p.default is p.empty for p in parameters}, name
     assert set(parts.GAINS) == set(selection.GAIN_FILTERS)
+
+
+def test_a_change_inside_a_block_goes_to_the_stages_of_a_list_that_have_it():
+    folder = Path(__file__).parents[1] / "recipes" / "tiny" / "adversarial"
+    found = recipe.load(folder / "compare.yaml", {"adversary.head_steps": 3, "references.count": 100})
+    learning = [one for one in found if getattr(one, "adversary", None)]
+    assert [one.method for one in learning] == ["Adv-GRPO PickScore", "Adv-GRPO"]
+    assert all(one.adversary.head_steps == 3 and one.references.count == 100 for one in learning)
+    with pytest.raises(UserError, match="unknown field 'adversary'; none of its recipes has it"):
+        recipe.load(folder.parent / "reinforce" / "methods.yaml", {"adversary.head_steps": 3})
