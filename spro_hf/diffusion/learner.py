@@ -16,13 +16,12 @@ from diffusers.training_utils import EMAModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from spro_hf import parallel
+from spro_hf import moments, parallel
 from spro_hf.diffusion.environment import Environment
 from spro_hf.diffusion.lora import add_lora, freeze, save_lora
 from spro_hf.errors import UserError
 
 STATE = "state.safetensors"
-MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # what AdamW remembers of each parameter
 
 
 class Learner:
@@ -124,14 +123,8 @@ class Learner:
     def restore(self, folder: Path) -> None:
         """Go on from what ``save`` wrote: weights, optimiser, average, and torch's random generators of every process."""
         state, counts = load_file(folder / "state" / STATE), json.loads((folder / "state" / "counts.json").read_text())
-        self._set({name: state[f"parameter.{name}"] for name in self.named})
+        moments.restore(self.named, self.optimizer, state)
         self.updates = counts["updates"]
-        for name, parameter in self.named.items():
-            if f"{MOMENTS[0]}.{name}" in state:
-                moments = {m: state[f"{m}.{name}"] for m in MOMENTS}
-                self.optimizer.state[parameter] = {
-                    m: v.to(parameter.device) if v.ndim else v for m, v in moments.items()
-                }
         if self.average:
             self.average.optimization_step = counts["average"]
             for name, kept in zip(self.named, self.average.shadow_params, strict=True):
@@ -150,11 +143,7 @@ class Learner:
             parameter.copy_(weights[name])
 
     def _state(self) -> dict[str, Tensor]:
-        state = {f"parameter.{name}": p.detach() for name, p in self.named.items()}
-        for name, parameter in self.named.items():
-            for moment in MOMENTS:
-                if parameter in self.optimizer.state:
-                    state[f"{moment}.{name}"] = self.optimizer.state[parameter][moment]
+        state = moments.state_of(self.named, self.optimizer)
         if self.average:
             state |= {f"average.{n}": kept for n, kept in zip(self.named, self.average.shadow_params, strict=True)}
         return {name: tensor.contiguous() for name, tensor in state.items()}

@@ -17,7 +17,7 @@ from transformers import LogitsProcessor, LogitsProcessorList, ProcessorMixin
 from spro_hf.errors import UserError
 from spro_hf.guider import vllm
 from spro_hf.guider.instructions import STYLES, Reply, instruction, parse
-from spro_hf.guider.processor import chat_class, load_processor, template_of, tokenizer_of
+from spro_hf.guider.processor import chat_class, ends, load_processor, template_of, tokenizer_of
 from spro_hf.models import load_model, locate
 from spro_hf.parts import BACKENDS
 from spro_hf.strict import nearest
@@ -106,9 +106,7 @@ class Guider:
         self.sees = isinstance(processor, ProcessorMixin)
         # A model that thinks before it answers would spend its tokens there: the plan of a reply takes that place.
         self.template_words = {"enable_thinking": False} if "enable_thinking" in (template_of(processor) or "") else {}
-        end = model.generation_config.eos_token_id
-        ends = {*(end if isinstance(end, list) else [end]), self.tokenizer.eos_token_id}
-        self.ends = sorted(ends - {None})
+        self.ends = ends(model, self.tokenizer)
         self.folder: str | None = None
 
     @classmethod

@@ -130,3 +130,9 @@ def _part(name: str, folder: str) -> Any:
 
 def _said(error: Exception) -> str:
     return " ".join(str(error).split())[:200]
+
+
+def ends(model: Any, tokenizer: Any) -> list[int]:
+    """Ids of the tokens that end an answer: the model's own, and the tokenizer's."""
+    own = model.generation_config.eos_token_id
+    return sorted({*(own if isinstance(own, list) else [own]), tokenizer.eos_token_id} - {None})

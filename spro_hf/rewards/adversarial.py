@@ -27,7 +27,7 @@ from spro_hf.memory import needing
 from spro_hf.methods import Adversary
 from spro_hf.models import load_model, locate
 from spro_hf.rewards.base import Brief
-from spro_hf.rewards.learning import Learning, Place, Told, compared, due, save_reward
+from spro_hf.rewards.learning import Learning, Place, Told, save_reward
 from spro_hf.strict import nearest
 
 FIELD = "scorers.adversarial"
@@ -88,7 +88,7 @@ class Adversarial:
         field = f"{FIELD}.backbone"
         self.model = vision(load_model(AutoModel, backbone, backbone_revision, field, str(self.device), dtype))
         self.mean, self.deviation = _colours(backbone, backbone_revision, field)
-        self.side = self.model.config.image_size if hasattr(self.model.config, "image_size") else 0
+        self.side = getattr(self.model.config, "image_size", 0)
         self.grid = _patches(self.model, self.side, backbone, field)
         self.head = Head(self.model.config.hidden_size).to(self.device).requires_grad_(False)
         self.learning: Learning | None = None
@@ -126,9 +126,7 @@ class Adversarial:
         """
         with torch.no_grad(), needing(f"scorers.{self.learning.spec.reward}.batch_size", self.batch_size):
             real, fake = self._features(references), self._features(generated)
-            told = compared(self._score(*real), self._score(*fake))
-        if not due(self.learning.spec, told):
-            return told | {"learned": 0, "loss": 0.0}
+            scores = self._score(*real), self._score(*fake)
         scale = None if self.features == "published" else "length"
 
         def loss(rows: list[int]) -> Tensor:
@@ -139,10 +137,7 @@ class Adversarial:
                 value = value + self._mixed(*hinges)
             return value
 
-        return told | {
-            "learned": self.learning.spec.head_steps,
-            "loss": self.learning.run(places or [(0, i) for i in range(len(generated))], loss),
-        }
+        return self.learning.meet(*scores, places, loss)
 
     def save(self, folder: Path) -> None:
         """Write what has learned as an artifact."""
@@ -171,11 +166,7 @@ class Adversarial:
 
     def _features(self, images: Sequence[Image.Image]) -> tuple[Tensor, Tensor]:
         """Class tokens (n, d) and the chosen patch tokens (n, p, d) of pictures."""
-        parts = [self._seen(part) for part in self._parts(images)]
-        if not parts:
-            nothing = torch.empty(0, self.model.config.hidden_size, device=self.device)
-            return nothing, nothing[:, None]
-        whole, patches = zip(*parts, strict=True)
+        whole, patches = zip(*(self._seen(part) for part in self._parts(images)), strict=True)
         return torch.cat(whole), torch.cat(patches)
 
     def _seen(self, images: Sequence[Image.Image]) -> tuple[Tensor, Tensor]:

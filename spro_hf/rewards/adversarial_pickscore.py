@@ -16,7 +16,7 @@ from spro_hf.errors import UserError
 from spro_hf.memory import needing
 from spro_hf.methods import Adversary
 from spro_hf.rewards.base import Brief
-from spro_hf.rewards.learning import Learning, Place, Told, compared, due, save_reward
+from spro_hf.rewards.learning import Learning, Place, Told, save_reward
 from spro_hf.rewards.pickscore import PickScore
 
 
@@ -58,9 +58,6 @@ class AdversarialPickScore(PickScore):
         of one who knows nothing."""
         with needing(f"scorers.{self.learning.spec.reward}.batch_size", self.tower.batch_size):
             real, fake = (torch.tensor(self(images, briefs)) for images in (references, generated))
-        told = compared(real, fake)
-        if not due(self.learning.spec, told):
-            return told | {"learned": 0, "loss": 0.0}
 
         def loss(rows: list[int]) -> Tensor:
             texts = self._texts([briefs[i] for i in rows]).to(self.tower.device)
@@ -69,10 +66,7 @@ class AdversarialPickScore(PickScore):
             )
             return F.softplus(self.tower.scale * (worse - better))
 
-        return told | {
-            "learned": self.learning.spec.head_steps,
-            "loss": self.learning.run(places or [(0, i) for i in range(len(generated))], loss),
-        }
+        return self.learning.meet(real, fake, places, loss)
 
     def save(self, folder: Path) -> None:
         """Write what has learned as an artifact: one layer; the rest is read from where it came from."""

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForImageTextToText, AutoProcessor, LogitsProcessorList
 
 from spro_hf.errors import UserError
+from spro_hf.guider.processor import ends
 from spro_hf.models import load_model, locate
 from spro_hf.rewards.base import Brief, captions_of
 from spro_hf.rewards.heads import read_weights
@@ -71,9 +72,8 @@ class EngageNet:
             width = self.model.config.get_text_config().hidden_size
             self.head = two_layers(Path(folder), head, width).to(self.model.device)
         else:
-            end, tokenizer = self.model.generation_config.eos_token_id, self.processor.tokenizer
-            ends = {*(end if isinstance(end, list) else [end]), tokenizer.eos_token_id}
-            self.numbers = Numbers(tokenizer, sorted(ends - {None}))
+            tokenizer = self.processor.tokenizer
+            self.numbers = Numbers(tokenizer, ends(self.model, tokenizer))
 
     @torch.no_grad()
     def __call__(self, images: Sequence[Image.Image], briefs: Sequence[Brief | str]) -> list[float]:

@@ -16,14 +16,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from spro_hf import parallel
+from spro_hf import moments, parallel
 from spro_hf.errors import UserError
 from spro_hf.methods import Adversary
 from spro_hf.parts import LEARNING
 from spro_hf.steps import derive
 
 CONFIG, WEIGHTS, STATE = "reward.json", "model.safetensors", "reward-state.safetensors"
-MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # what Adam remembers of each parameter
 Told = dict[str, float]
 Place = tuple[int, int]  # a training step, and a picture's number in it
 
@@ -43,6 +42,19 @@ class Learning:
                 f"scorers.{spec.reward}.device: several processes add up gradients where each has its accelerator; leave it out."
             )
         self.optimizer = torch.optim.Adam(self.parameters, lr=spec.lr, betas=spec.betas)
+
+    def meet(self, real: Tensor, fake: Tensor, places: Sequence[Place], loss: Callable[[list[int]], Tensor]) -> Told:
+        """Compare this process's references and generated pictures by their scores, (n,) each, and learn from them, if by
+        ``when`` it is to; see ``Adversarial.update`` for what is told.
+
+        Args:
+            places, loss: see ``run``; without places there is one process.
+        """
+        told = compared(real, fake)
+        if self.spec.when == "references_lower" and told["references"] >= told["generated"]:
+            return told | {"learned": 0, "loss": 0.0}
+        mean = self.run(places or [(0, i) for i in range(len(fake))], loss)
+        return told | {"learned": self.spec.head_steps, "loss": mean}
 
     def run(self, places: Sequence[Place], loss: Callable[[list[int]], Tensor]) -> float:
         """``head_steps`` updates on the pairs that all processes have between them; the mean loss of a pair.
@@ -77,24 +89,14 @@ class Learning:
 
     def save(self, folder: Path) -> None:
         """Write all that is needed to go on to ``folder``."""
-        state = {f"parameter.{name}": p.detach() for name, p in self.named.items()}
-        for name, parameter in self.named.items():
-            state |= {f"{m}.{name}": v for m, v in self.optimizer.state.get(parameter, {}).items() if m in MOMENTS}
-        state["updates"] = torch.tensor(self.updates)
+        state = moments.state_of(self.named, self.optimizer) | {"updates": torch.tensor(self.updates)}
         save_file({name: value.contiguous() for name, value in state.items()}, folder / STATE)
 
-    @torch.no_grad()
     def restore(self, folder: Path) -> None:
         """Go on from what ``save`` wrote."""
         state = load_file(folder / STATE)
         self.updates = int(state["updates"])
-        for name, parameter in self.named.items():
-            parameter.copy_(state[f"parameter.{name}"])
-            if f"{MOMENTS[0]}.{name}" in state:
-                moments = {m: state[f"{m}.{name}"] for m in MOMENTS}
-                self.optimizer.state[parameter] = {
-                    m: v.to(parameter.device) if v.ndim else v for m, v in moments.items()
-                }
+        moments.restore(self.named, self.optimizer, state)
 
 
 def compared(real: Tensor, fake: Tensor) -> Told:
@@ -104,11 +106,6 @@ def compared(real: Tensor, fake: Tensor) -> Told:
     higher = [1.0 if r > f else 0.5 if r == f else 0.0 for r, f in pairs]
     means = np.mean(pairs, axis=0).tolist()
     return {"references": means[0], "generated": means[1], "told_apart": float(np.mean(higher))}
-
-
-def due(spec: Adversary, told: Told) -> bool:
-    """Whether the reward is to learn, by ``when``, from pictures that it compared so."""
-    return spec.when == "always" or told["references"] < told["generated"]
 
 
 def save_reward(folder: Path, kind: str, fields: dict[str, Any], tensors: dict[str, Tensor]) -> None:

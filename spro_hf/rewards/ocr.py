@@ -10,9 +10,10 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText
 
 from spro_hf.errors import UserError
+from spro_hf.guider.processor import ends
 from spro_hf.models import load_model
 from spro_hf.rewards.base import Brief, captions_of
-from spro_hf.rewards.vlm import asked, ends, seeing_processor
+from spro_hf.rewards.vlm import asked, seeing_processor
 
 FIELD = "scorers.ocr"
 NOTHING = "-"  # what is to be answered where there is no text; a sentence about it would be taken for text

@@ -149,12 +149,6 @@ def asked(
     ).to(model.device, model.dtype)  # fmt: skip
 
 
-def ends(model: Any, tokenizer: Any) -> list[int]:
-    """Ids of the tokens that end an answer: the model's own, and the tokenizer's."""
-    own = model.generation_config.eos_token_id
-    return sorted({*(own if isinstance(own, list) else [own]), tokenizer.eos_token_id} - {None})
-
-
 def readings(tokenizer: Any, answer: str) -> list[int]:
     """The tokens that read ``answer``, but for case and blanks around it."""
     texts = tokenizer.batch_decode([[token] for token in range(len(tokenizer))])
