@@ -37,9 +37,10 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def find(folder: Path) -> list[Path]:
-    """All recipes under a folder. A file, or a folder, whose name begins with "_" holds parts of recipes."""
-    files = sorted(folder.rglob("*.yaml"))
-    return [file for file in files if not any(part.startswith("_") for part in file.relative_to(folder).parts)]
+    """All recipes under a folder. A file, or a folder, whose name begins with "_" holds parts of recipes, and one named
+    "accelerate" the launcher's configurations."""
+    files = {file: file.relative_to(folder).parts for file in sorted(folder.rglob("*.yaml"))}
+    return [file for file, parts in files.items() if not any(p.startswith("_") or p == "accelerate" for p in parts)]
 
 
 def _merge(below: dict, above: dict) -> dict:

@@ -22,7 +22,7 @@ def test_every_recipe_on_disk_parses():
 
 
 def test_what_begins_with_an_underscore_is_a_part_of_recipes(tmp_path):
-    for name in ("a/1.yaml", "a/_b.yaml", "_c/2.yaml", "a/_d/3.yaml", "4.yaml"):
+    for name in ("a/1.yaml", "a/_b.yaml", "_c/2.yaml", "a/_d/3.yaml", "accelerate/cpu.yaml", "4.yaml"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("")
     assert recipe.find(tmp_path) == [tmp_path / "4.yaml", tmp_path / "a/1.yaml"]
