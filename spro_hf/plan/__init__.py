@@ -19,7 +19,7 @@ from spro_hf.plan import disk, hours, memory, passes
 from spro_hf.plan.counts import CAPTION, Count, Counts, count, picture
 from spro_hf.plan.hours import Throughput
 from spro_hf.plan.sizes import Size, size
-from spro_hf.schema import TOGETHER, ImageRecipe, Recipe
+from spro_hf.schema import TOGETHER, Recipe
 
 __all__ = ["Throughput", "hardware", "main", "plan", "summary"]
 NO_WEIGHTS = (".processor", ".tokenizer")  # of the fields that name a model
@@ -27,9 +27,9 @@ NO_WEIGHTS = (".processor", ".tokenizer")  # of the fields that name a model
 
 def sizes_of(recipe: Recipe, hub: bool = False) -> dict[str, Size | None]:
     """What is known of each model whose weights are loaded, by the field that names it."""
-    found, unscored = {}, isinstance(recipe, ImageRecipe) and not recipe.prompts
+    found = {}
     for field, id, revision in recipe.models:
-        if not field.endswith(NO_WEIGHTS) and not (unscored and field.startswith("scorers.")):
+        if not field.endswith(NO_WEIGHTS):
             spec = recipe.scorers[field.split(".")[1]] if field.startswith("scorers.") else {}
             found[field] = size(id, revision, spec.get("file") or spec.get("head"), hub)
     return found
@@ -139,6 +139,7 @@ def _counted(counts: Counts) -> dict[str, Count]:
         "denoiser calls, learning": counts.learning, "replies": counts.replies, "guider tokens": counts.tokens,
         "guider samples": counts.lessons, "generator samples": counts.samples, "generator updates": counts.updates,
         "references read": counts.references, "adversary pairs": counts.pairs,
+        "pictures for cards": counts.shown,
     }  # fmt: skip
 
 

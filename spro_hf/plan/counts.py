@@ -6,7 +6,7 @@ Every count is what the stage's code does, or a bound on it: replies may not par
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from spro_hf import seeds
@@ -30,6 +30,7 @@ WORD = 2  # tokens of a word in the guider's own prompt
 OWN = ("caption", "image", "prompt", "score")  # columns of a data set that are no context
 # Fields of TRL's configurations where a recipe leaves them out; a test holds them against TRL.
 EPOCHS, BATCH, GENERATIONS = 3, 8, 8
+SHOWN = 8  # captions of a showcase, as in spro_hf.stages.showcase
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,7 @@ class Counts:
         updates: of the generator.
         references: pictures that are read for an adversary to compare with what is drawn.
         pairs: of a reference and a drawn picture, that the adversary learns from.
+        shown: pictures drawn for the cards, which ``pictures`` does not count.
     """
 
     pictures: Count = NONE
@@ -118,6 +120,7 @@ class Counts:
     updates: Count = NONE
     references: Count = NONE
     pairs: Count = NONE
+    shown: Count = NONE
 
     @property
     def tokens(self) -> Count:
@@ -164,6 +167,10 @@ def picture(recipe: Recipe, size: Size | None) -> tuple[int, int] | None:
 
 def count(recipe: Recipe, generator: Size | None, guider: Size | None, earlier: list[Recipe]) -> Counts:
     """Count a stage; ``earlier`` are the stages that run before it, whose rollouts it may read."""
+    return replace(_work(recipe, generator, guider, earlier), shown=_shown(recipe))
+
+
+def _work(recipe: Recipe, generator: Size | None, guider: Size | None, earlier: list[Recipe]) -> Counts:
     per_step, number = asked(recipe, generator), steps(recipe, generator)
     whole = per_step * number
     if isinstance(recipe, ReinforceRecipe):
@@ -176,6 +183,16 @@ def count(recipe: Recipe, generator: Size | None, guider: Size | None, earlier: 
     if isinstance(recipe, ImageRecipe):
         return _image(recipe, whole, earlier)
     return _evaluate(recipe, whole, generator, guider)
+
+
+def _shown(recipe: Recipe) -> Count:
+    """As ``stages/showcase.py`` goes: the captions before anything is trained, and after for each version that is left."""
+    if isinstance(recipe, ReferencesRecipe | EvaluateRecipe):
+        return NONE
+    versions = 1
+    if isinstance(recipe, PromptRecipe):
+        versions = 2 * recipe.rounds + 1 if isinstance(recipe, MultimodalRecipe) else recipe.rounds
+    return Count(SHOWN * (1 + versions), False)
 
 
 def _times(one: Count, many: Count) -> Count:

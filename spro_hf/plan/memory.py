@@ -100,8 +100,7 @@ def phases(recipe: Recipe, sizes: dict[str, Size | None], counts: Counts) -> lis
         draws.training = scores.training = {gpu: kept}
         return _opposed(recipe, sizes, found) if recipe.adversary else found
     if isinstance(recipe, ImageRecipe):
-        found = [draws, scores] if recipe.prompts else []
-        return found + tuning(recipe, generator, [drawer, *(scorers if recipe.prompts else [])], counts)
+        return [draws, scores, *tuning(recipe, generator, [drawer, *(scorers if recipe.prompts else [])], counts)]
     if isinstance(recipe, EvaluateRecipe):
         return _evaluate(recipe, sizes, counts, [draws, scores])
     return _prompt(recipe, sizes, counts, [draws, scores], drawer)
@@ -158,7 +157,7 @@ def _prompt(
         found.append(Phase("learn", everything, {writer.device: state}, {writer.device: needs}))
     if isinstance(recipe, MultimodalRecipe):
         found += tuning(recipe, sizes["generator.id"], everything, counts) if recipe.rounds else []
-        found.append(Phase("publish", everything if recipe.rounds else [drawer, writer]))
+        found.append(Phase("show", everything))
     return found
 
 

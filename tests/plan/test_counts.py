@@ -14,6 +14,7 @@ from spro_hf.plan import counts as counting
 from spro_hf.plan.counts import Count, Counts, asked, count, picture, prompt_tokens, steps
 from spro_hf.plan.sizes import Size, size
 from spro_hf.schema import Recipe, ReferencesRecipe
+from spro_hf.stages import showcase
 from tests.plan.conftest import adversarial, tiny
 
 GENERATOR, GUIDER = size("spro_hf/tiny/generator"), size("spro_hf/tiny/guider")
@@ -321,3 +322,12 @@ def test_an_adversary_learns_as_often():
             opponent.meet(step, [Image.new("RGB", (8, 8))] * 8, [Brief("a", "a")] * 8, range(8))
         told = count(recipe, GENERATOR, None, [])
         assert told.references == Count(sum(clerk.met)) and told.pairs == Count(len(clerk.met) * 5 * 8)
+
+
+def test_pictures_for_cards_are_counted_apart():
+    shown = {name: counted(tiny(name)).shown.number for name in ("1_prompt.yaml", "2_image.yaml", "4_evaluate.yaml")}
+    # eight captions: before, and after each of three rounds; before and after; an evaluation has its own pictures
+    assert shown == {"1_prompt.yaml": 8 * 4, "2_image.yaml": 8 * 2, "4_evaluate.yaml": 0}
+    # one round leaves a guider and a generator, and both go into the pipeline
+    assert counted(tiny("3_multimodal.yaml", rounds=1)).shown.number == 8 * 4
+    assert counting.SHOWN == showcase.SHOWN

@@ -115,7 +115,8 @@ def test_grpo_draws_batches_of_the_trainers_size():
 
 def test_fine_tuning_holds_no_scorer_but_where_it_draws():
     recipe = small("2_image.yaml", finetune={"batch_size": 10, "accumulation": 4, "lora": {"rank": 1, "alpha": 1}})
-    encode, tune = peaks(recipe)[0]
+    draw, score, encode, tune = peaks(recipe)[0]
+    assert draw.on("GPU")["weights"] == score.on("GPU")["weights"] == 60 + HELD  # the card's pictures, before and after
     assert encode.on("GPU") == {"weights": 60, "training": 4 * 5 * 3, "passes": 64 * 50 * 2}
     assert tune.on("GPU") == {"weights": 60, "training": 4 * 5 * 4, "passes": 3 * 1000 * 2}  # parts of 3 and 2
     prompts = {"source": "a/b", "count": 30, "columns": {"caption": "c", "prompt": "p"}}
@@ -134,11 +135,11 @@ def test_an_evaluation_holds_one_generator_and_a_guider_while_it_replies():
     assert [phase.on("GPU")["weights"] for phase in peaks(alone)[0]] == [60 + HELD] * 2
 
 
-def test_without_rounds_the_pipeline_alone_is_put_together():
-    (publish,) = peaks(small("3_multimodal.yaml", rounds=0))[0]
-    assert publish.on("GPU")["weights"] == 60 + 400
+def test_without_rounds_the_pipeline_is_put_together_and_shown():
+    (show,) = peaks(small("3_multimodal.yaml", rounds=0))[0]
+    assert show.on("GPU")["weights"] == 60 + 400 + HELD
     names = [phase.name for phase in peaks(small("3_multimodal.yaml"))[0]]
-    assert names == ["draw", "score", "reply", "learn", "encode", "fine-tune", "publish"]
+    assert names == ["draw", "score", "reply", "learn", "encode", "fine-tune", "show"]
 
 
 def test_towers_are_shared_where_device_and_type_are_one():
