@@ -1,72 +1,47 @@
-"""The routes of the local Hub, as the public clients call them.
+"""The local Hub as the public clients call it: who asks, whether they may, and what is answered when it cannot be done.
 
-Routes are matched on the raw path, since branches, tags and revisions arrive percent-encoded as one segment.
-Not there, and answered with 501: Xet, pull requests and discussions, gating, search, likes, collections, git over
-HTTP, LFS downloads through the batch call, squashing history, notes on tags, redirects from moved repositories.
+Not there, and answered with 501: pull requests and discussions, gating, likes, collections, duplicates, squashing
+history, webhooks, jobs, running Spaces and their secrets, reading by Xet (clients then read by HTTP). Pushing by git is
+refused (403).
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
+import errno
 import hmac
 import re
 import secrets
+import time
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
 
-from spro_hf.hub import pages, reading, writing
+from spro_hf.hub import pages, xet
 from spro_hf.hub.call import Call
 from spro_hf.hub.errors import HubError, repository_not_found
+from spro_hf.hub.routes import LARGE, SHORT, TABLE
 from spro_hf.hub.store import Store
+from spro_hf.hub.users import User, Users
 
-_MOST = 256 << 20  # bytes of a request's body; big files come through LFS, which streams
+_LARGE, _SMALL = 256 << 20, 16 << 20  # bytes of a request's body; big files come through LFS, which streams
 _INVALID = (
     "Invalid credentials in Authorization header"  # by these words the clients tell a bad token from no repository
 )
-_REPO = r"(?P<kinds>models|datasets|spaces)/(?P<id>[^/]+/[^/]+)"
-_SITE = r"(?:(?P<kinds>datasets|spaces)/)?(?P<id>[^/]+/[^/]+)"
-_REV, _PATH = r"(?P<revision>[^/]+)", r"(?P<path>.*)"
-_SHORT = (
-    r"/api/(?P<kinds>models|datasets|spaces)/(?P<id>[^/]+)(?:/(?:revision|tree|refs|commits|paths-info)(?:/.*)?)?"
-    r"|/(?:(?P<site>datasets|spaces)/)?(?P<name>[^/]+)/resolve/[^/]+/.*"
-)
-# method, path, what answers, and who may ask: "read", "write" (needs the token) or "check" (reads by POST)
-_ROUTES: list[tuple[str, str, Callable[[Call], Response], str]] = [
-    ("GET", "/api/whoami-v2", reading.whoami, "write"),
-    ("POST", "/api/validate-yaml", reading.validate_yaml, "check"),
-    ("GET", f"/api/{_REPO}(?:/revision/{_REV})?", reading.info, "read"),
-    ("GET", f"/api/{_REPO}/tree/{_REV}(?:/{_PATH})?", reading.tree, "read"),
-    ("POST", f"/api/{_REPO}/paths-info/{_REV}", reading.paths_info, "read"),
-    ("GET", f"/api/{_REPO}/auth-check", reading.auth_check, "read"),
-    ("GET", f"/api/{_REPO}/refs", reading.refs, "read"),
-    ("GET", f"/api/{_REPO}/commits/{_REV}", reading.commits, "read"),
-    ("GET", f"/{_SITE}/resolve/{_REV}/{_PATH}", reading.resolve, "read"),
-    ("POST", "/api/repos/create", writing.create, "write"),
-    ("DELETE", "/api/repos/delete", writing.delete, "write"),
-    ("POST", "/api/repos/move", writing.move, "write"),
-    ("PUT", f"/api/{_REPO}/settings", writing.settings, "write"),
-    ("POST", f"/api/{_REPO}/preupload/{_REV}", writing.preupload, "write"),
-    ("POST", f"/{_SITE}\\.git/info/lfs/objects/batch", writing.lfs_batch, "write"),
-    ("POST", f"/api/{_REPO}/commit/{_REV}", writing.commit, "write"),
-    ("POST", f"/api/{_REPO}/branch/{_REV}", writing.add_branch, "write"),
-    ("DELETE", f"/api/{_REPO}/branch/{_REV}", writing.remove_branch, "write"),
-    ("POST", f"/api/{_REPO}/tag/{_REV}", writing.add_tag, "write"),
-    ("DELETE", f"/api/{_REPO}/tag/{_REV}", writing.remove_tag, "write"),
-    ("GET", "/", pages.index, "read"),
-    ("GET", f"/(?!api/){_SITE}(?:/(?:tree|commit)/{_REV})?/?", pages.repository, "read"),
-]
-_TABLE = [(method, re.compile(path), answer, access) for method, path, answer, access in _ROUTES]
+_CHALLENGE = {"WWW-Authenticate": 'Basic realm="local Hub: any name, and a token as password"'}
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class App:
-    """The ASGI application over one store and one token."""
+    """The ASGI application over one store. ``token`` is that of the first user, to whom the folder belongs."""
 
     def __init__(self, store: Store, token: str) -> None:
-        self.store, self._token, self._key = store, token, secrets.token_bytes(32)
+        self.store, self._users, self._key = store, Users(store.root, token), secrets.token_bytes(32)
 
     async def __call__(self, scope: dict[str, Any], receive: Callable, send: Callable) -> None:
         request = Request(scope, receive)
@@ -76,23 +51,47 @@ class App:
             response = _refusal(error)
         except ClientDisconnect:
             return  # nobody is left to answer; an unfinished upload has been removed
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            response = _refusal(HubError(507, "The local Hub's disk is full and nothing was changed; make room there."))
         await response(scope, receive, send)
 
     async def _answer(self, request: Request) -> Response:
         path = request.scope["raw_path"].decode("ascii", "replace").split("?")[0]
         method = "GET" if request.method == "HEAD" else request.method
-        if method == "PUT" and (found := re.fullmatch(r"/lfs/([0-9a-f]{64})", path)):
-            return await self._lfs_put(request, found[1])
-        for verb, pattern, answer, access in _TABLE:
+        if method in ("PUT", "GET") and (found := re.fullmatch(r"/lfs/([0-9a-f]{64})", path)):
+            return await self._lfs(request, method, found[1])
+        for verb, pattern, answer, access in TABLE:
             if verb == method and (found := pattern.fullmatch(path)):
-                call = self._call(request, {k: v for k, v in found.groupdict().items() if v is not None})
-                self._admit(call, access)
-                call.body = await _body(request)
-                return await run_in_threadpool(answer, call)
-        if found := re.fullmatch(_SHORT, path):
+                try:
+                    return await self._routed(request, found, answer, access)
+                except HubError as error:
+                    if access not in ("git", "page"):
+                        raise
+                    return _shown(error, access, path)
+        if found := SHORT.fullmatch(path):
             kinds, name = found["kinds"] or found["site"] or "models", found["id"] or found["name"]
             raise repository_not_found(kinds[:-1], unquote(name))
         raise HubError(501, f"The local Hub does not do {request.method} {path}.")
+
+    async def _routed(self, request: Request, found: re.Match[str], answer: Callable, access: str) -> Response:
+        call = self._call(request, {k: v for k, v in found.groupdict().items() if v is not None})
+        if access == "xet":
+            xet.check_token(call, request.headers.get("authorization", ""))
+        else:
+            call.user = self._user(request, basic=access in ("git", "page"))
+        if call.id and (now := self.store.moved(call.kind, call.id)) and call.sees(call.kind, now):
+            place = f"{found.string[: found.start('id')]}{quote(now)}{found.string[found.end('id') :]}"
+            return RedirectResponse(place + (f"?{request.url.query}" if request.url.query else ""), 307)
+        if access in ("user", "write") and call.user is None:
+            raise HubError(401, f"{_INVALID}: this needs a token of the local Hub, and none was sent; set HF_TOKEN.")
+        if call.id:
+            call.check_seen(call.kind, call.id)
+        if access == "write":
+            call.check_writes(call.id)
+        call.body = await _body(request, _LARGE if answer in LARGE else _SMALL)
+        return await run_in_threadpool(answer, call)
 
     def _call(self, request: Request, parts: dict[str, str]) -> Call:
         kind = parts.pop("kinds", "models")[:-1]
@@ -109,36 +108,59 @@ class App:
             sign=self._sign,
         )
 
-    def _admit(self, call: Call, access: str) -> None:
-        given = call.headers.get("authorization")
-        trusted = given is not None and hmac.compare_digest(given.encode(), f"Bearer {self._token}".encode())
-        if given is not None and not trusted:
-            raise HubError(401, f"{_INVALID}: the local Hub's token is kept in the file 'token' of its folder.")
-        if access == "write" and not trusted:
-            raise HubError(401, f"{_INVALID}: this needs the local Hub's token, and none was sent; set HF_TOKEN.")
-        if call.id and not trusted and self.store.is_private(call.kind, call.id):
-            raise HubError(401, f"'{call.id}' is private or does not exist.", "RepoNotFound")
+    def _user(self, request: Request, basic: bool) -> User | None:
+        """Whose token came along. As a password it counts only where nothing can be changed by it: a browser sends one
+        that it knows wherever another page tells it to."""
+        given = request.headers.get("authorization")
+        if given is None:
+            return None
+        scheme, _, token = given.partition(" ")
+        if scheme.lower() == "basic" and basic:
+            try:
+                token = base64.b64decode(token, validate=True).decode().partition(":")[2]
+            except (binascii.Error, UnicodeDecodeError):
+                token = ""
+        elif scheme.lower() != "bearer":
+            token = ""
+        if user := self._users.owner_of(token) if token else None:
+            return user
+        raise HubError(
+            401, f"{_INVALID}: this Hub does not know the token; its owner's is in the file 'token' of its folder."
+        )
 
-    def _sign(self, sha256: str, size: int) -> str:
-        return hmac.new(self._key, f"{sha256}:{size}".encode(), "sha256").hexdigest()
+    def _sign(self, text: str) -> str:
+        return hmac.new(self._key, text.encode(), "sha256").hexdigest()
 
-    async def _lfs_put(self, request: Request, sha256: str) -> Response:
-        """Uploads carry no token but an address that this process signed."""
-        size, signature = request.query_params.get("size", ""), request.query_params.get("signature", "")
-        if not size.isdigit() or not hmac.compare_digest(signature.encode(), self._sign(sha256, int(size)).encode()):
-            raise HubError(403, "This upload address is not valid any more; ask for a new one.")
-        await self.store.lfs_write(sha256, int(size), request.stream())
-        return Response(status_code=200)
+    async def _lfs(self, request: Request, method: str, sha256: str) -> Response:
+        """Bytes of LFS files come and go without a token, by an address that this process signed a while ago."""
+        action = "upload" if method == "PUT" else "download"
+        size, until, signature = (request.query_params.get(name, "") for name in ("size", "until", "signature"))
+        signed = self._sign(f"{action}:{sha256}:{size}:{until}")
+        if not hmac.compare_digest(signature.encode(), signed.encode()) or int(until) < time.time():
+            raise HubError(403, f"This {action} address is not valid any more; ask for a new one.")
+        if action == "upload":
+            await self.store.lfs_write(sha256, int(size), request.stream())
+            return Response(status_code=200)
+        return FileResponse(self.store.lfs_path(sha256), media_type="application/octet-stream")
 
 
-async def _body(request: Request) -> bytes:
+async def _body(request: Request, most: int) -> bytes:
     parts, total = [], 0
     async for chunk in request.stream():
         total += len(chunk)
-        if total > _MOST:
-            raise HubError(413, f"The request is larger than {_MOST >> 20} MiB; send big files through LFS.")
+        if total > most:
+            raise HubError(413, f"The request is larger than {most >> 20} MiB; send big files through LFS.")
         parts.append(chunk)
     return b"".join(parts)
+
+
+def _shown(error: HubError, access: str, path: str) -> Response:
+    """A refusal for git, which shows plain text, or for a browser; both ask their user for a token when told to."""
+    if access == "page" and error.code == "RepoNotFound":
+        return pages.refusal(HubError(404, f"{error.message} Log in to see what is private."))
+    challenge = _CHALLENGE if error.status == 401 and (access == "git" or path == "/login") else {}
+    told = HubError(error.status, error.message, error.code, error.headers | challenge)
+    return PlainTextResponse(f"{told.message}\n", told.status, told.headers) if access == "git" else pages.refusal(told)
 
 
 def _refusal(error: HubError) -> Response:

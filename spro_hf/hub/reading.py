@@ -13,15 +13,15 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from spro_hf.hub import front_matter
 from spro_hf.hub.call import Call
 from spro_hf.hub.errors import HubError, entry_not_found
-from spro_hf.hub.repository import Entry, Repository
-
-USER = "spro"
+from spro_hf.hub.repository import Entry, Repository, author_of
 
 
 def whoami(call: Call) -> Response:
-    token = {"displayName": "local", "role": "write"}
-    auth = {"type": "access_token", "accessToken": token}
-    return JSONResponse({"type": "user", "id": USER, "name": USER, "fullname": USER, "orgs": [], "auth": auth})
+    user = call.user
+    auth = {"type": "access_token", "accessToken": {"displayName": "local", "role": user.role}}
+    orgs = [{"type": "org", "id": org, "name": org, "fullname": org, "roleInOrg": user.role} for org in user.orgs]
+    me = {"type": "user", "id": user.name, "name": user.name, "fullname": user.name}
+    return JSONResponse(me | {"orgs": orgs, "auth": auth})
 
 
 def auth_check(call: Call) -> Response:
@@ -34,35 +34,6 @@ def validate_yaml(call: Call) -> Response:
     errors, warnings = front_matter.check(str(call.json().get("content", "")))
     found = {"errors": [{"message": m} for m in errors], "warnings": [{"message": m} for m in warnings]}
     return JSONResponse(found, status_code=400 if errors else 200)
-
-
-def info(call: Call) -> Response:
-    with call.open() as repository:
-        commit = repository.resolve(call.revision)
-        steps = list(repository.history(commit))
-        files = [e for e in repository.listing(commit, recursive=True) or [] if not e.folder]
-        card = read_card(repository, commit)
-        data = front_matter.read(card)
-    siblings = [{"rfilename": e.path} | (_details(e) if call.asks("blobs") else {}) for e in files]
-    return JSONResponse(
-        {
-            "_id": commit[:24],
-            "id": call.id,
-            "author": call.id.split("/")[0],
-            "sha": commit,
-            "createdAt": _date(steps[-1]),
-            "lastModified": _date(steps[0]),
-            "private": call.store.is_private(call.kind, call.id),
-            "gated": False,
-            "disabled": False,
-            "downloads": 0,
-            "likes": 0,
-            "tags": data.get("tags") or [],
-            "cardData": data,
-            "siblings": siblings,
-        }
-        | {key: data[key] for key in ("library_name", "pipeline_tag") if key in data}
-    )
 
 
 def read_card(repository: Repository, commit: str) -> str:
@@ -103,7 +74,7 @@ def refs(call: Call) -> Response:
 def commits(call: Call) -> Response:
     with call.open() as repository:
         steps = list(repository.history(repository.resolve(call.revision)))
-    return JSONResponse([_commit(step) | {"authors": [{"user": USER}]} for step in steps])
+    return JSONResponse([_commit(step) | {"authors": [{"user": author_of(step)}]} for step in steps])
 
 
 def resolve(call: Call) -> Response:
@@ -148,11 +119,6 @@ def _media_type(path: str) -> str:
     return "text/plain; charset=utf-8" if text else guess if guess.startswith("image/") else "application/octet-stream"
 
 
-def _details(entry: Entry) -> dict[str, Any]:
-    lfs = {"sha256": entry.sha256, "size": entry.size, "pointerSize": entry.pointer_size}
-    return {"blobId": entry.oid, "size": entry.size} | ({"lfs": lfs} if entry.sha256 else {})
-
-
 def _entries(repository: Repository, commit: str, entries: list[Entry], expand: bool) -> list[dict[str, Any]]:
     found = []
     for entry in entries:
@@ -183,8 +149,8 @@ def _last_change(repository: Repository, commit: str, entry: Entry) -> Commit:
 
 def _commit(step: Commit) -> dict[str, str]:
     title, _, message = step.message.decode().partition("\n")
-    return {"id": step.id.decode(), "title": title, "message": message.strip(), "date": _date(step)}
+    return {"id": step.id.decode(), "title": title, "message": message.strip(), "date": date_of(step)}
 
 
-def _date(step: Commit) -> str:
+def date_of(step: Commit) -> str:
     return datetime.fromtimestamp(step.commit_time, UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")

@@ -6,9 +6,6 @@ rename) before the branch is moved by compare-and-swap, so a process killed at a
 
 from __future__ import annotations
 
-import base64
-import binascii
-import fnmatch
 import re
 import threading
 import time
@@ -23,8 +20,8 @@ from dulwich.objects import Blob, Commit, Tag, Tree
 from dulwich.refs import check_ref_format
 from dulwich.repo import Repo
 
-from spro_hf.hub import front_matter
-from spro_hf.hub.errors import HubError, entry_not_found, revision_not_found
+from spro_hf.hub.errors import HubError, revision_not_found
+from spro_hf.hub.operations import FILE, POINTER, RULE, Files, apply, no_file_is_a_folder, pointer, track
 
 LFS_SUFFIXES = (
     "arrow",
@@ -43,11 +40,7 @@ LFS_SUFFIXES = (
     "zip",
 )
 LFS_SIZE = 1 << 20  # bytes; larger files are kept outside git whatever their name
-_RULE = "filter=lfs diff=lfs merge=lfs -text"
-_POINTER = re.compile(rb"version https://git-lfs\.github\.com/spec/v1\noid sha256:([0-9a-f]{64})\nsize (\d+)\n")
-_AUTHOR = b"spro <spro@localhost>"
-_FILE = 0o100644
-Files = dict[str, tuple[int, bytes]]  # path → (git mode, object id)
+OWNER = "spro"  # the first user, to whom the folder belongs
 
 
 @dataclass(frozen=True)
@@ -66,7 +59,7 @@ class Repository:
     """A repository that exists. ``holds(sha256)`` gives the size of an LFS object in the store, or None."""
 
     def __init__(self, path: Path, id: str, lock: threading.Lock, holds: Callable[[str], int | None]) -> None:
-        self.git, self.id, self.path, self._lock, self._holds = Repo(str(path)), id, path, lock, holds
+        self.git, self.id, self.path, self.lock, self._holds = Repo(str(path)), id, path, lock, holds
 
     def __enter__(self) -> Repository:
         return self
@@ -75,16 +68,17 @@ class Repository:
         self.git.close()
 
     @staticmethod
-    def create(path: Path) -> None:
-        """A new repository with one commit that says which files are LFS."""
+    def create(path: Path, author: str = OWNER, card: str = "") -> None:
+        """A new repository with one commit that says which files are LFS, and holds a first card if there is one."""
         with Repo.init_bare(str(path), mkdir=True, default_branch=b"main") as git:
             config = git.get_config()
             config.set((b"core",), b"fsyncObjectFiles", True)
             config.write_to_path()
         with Repository(path, "", threading.Lock(), lambda _: None) as made:
-            rules = "".join(f"*.{suffix} {_RULE}\n" for suffix in LFS_SUFFIXES)
-            blob = made._add(Blob.from_string(rules.encode()))
-            commit = made._write_commit({".gitattributes": (_FILE, blob)}, [], "initial commit")
+            files = {".gitattributes": "".join(f"*.{suffix} {RULE}\n" for suffix in LFS_SUFFIXES)}
+            files |= {"README.md": card} if card else {}
+            kept = {name: (FILE, made._keep(text.encode())) for name, text in files.items()}
+            commit = made._write_commit(kept, [], "initial commit", author)
             made.git.refs.add_if_new(b"refs/heads/main", commit)
 
     # --- revisions
@@ -107,16 +101,17 @@ class Repository:
                 return commits[0].decode()
         raise revision_not_found(self.id, revision)
 
-    def add_ref(self, folder: str, name: str, revision: str) -> None:
-        """A new branch or tag at a revision; one that exists is never moved (409)."""
+    def add_ref(self, folder: str, name: str, revision: str, message: str = "", author: str = OWNER) -> None:
+        """A new branch or tag at a revision; one that exists is never moved (409). A message is kept in the tag."""
         ref = f"refs/{folder}/{name}".encode()
         what = "branch" if folder == "heads" else "tag"
         if not check_ref_format(ref) or name.startswith("refs/"):
             raise HubError(400, f"'{name}' is not a valid name for a {what}.")
-        with self._lock:
+        with self.lock:
             commit = self.resolve(revision).encode()
             try:
-                added = self.git.refs.add_if_new(ref, commit)
+                target = self._annotated(name, commit, message, author) if message else commit
+                added = self.git.refs.add_if_new(ref, target)
             except (NotADirectoryError, IsADirectoryError, FileExistsError):
                 raise HubError(
                     409, f"The {what} '{name}' cannot stand beside another one that is its folder."
@@ -124,11 +119,17 @@ class Repository:
         if not added:
             raise HubError(409, f"The {what} '{name}' exists already; a published one is never moved.")
 
+    def _annotated(self, name: str, commit: bytes, message: str, author: str) -> bytes:
+        tag = Tag()
+        tag.object, tag.name, tag.tagger = (Commit, commit), name.encode(), _person(author)
+        tag.tag_time, tag.tag_timezone, tag.message = int(time.time()), 0, message.encode() + b"\n"
+        return self._add(tag)
+
     def remove_ref(self, folder: str, name: str) -> None:
         ref = f"refs/{folder}/{name}".encode()
         if folder == "heads" and name == "main":
             raise HubError(403, "The branch 'main' cannot be deleted.")
-        with self._lock:
+        with self.lock:
             if not check_ref_format(ref) or ref not in self.git.refs:
                 raise revision_not_found(self.id, name)
             self.git.refs.remove_if_equals(ref, None)
@@ -179,7 +180,7 @@ class Repository:
         if isinstance(found, Tree):
             return Entry(path, oid.decode(), folder=True)
         content = found.data
-        if pointer := _POINTER.fullmatch(content):
+        if pointer := POINTER.fullmatch(content):
             return Entry(path, oid.decode(), int(pointer[2]), sha256=pointer[1].decode(), pointer_size=len(content))
         return Entry(path, oid.decode(), len(content))
 
@@ -187,12 +188,16 @@ class Repository:
         """The bytes git holds for a file (an LFS file's pointer)."""
         return self.git[entry.oid.encode()].data
 
+    def has_big(self, sha256: str, size: int) -> bool:
+        """Whether an LFS file with these bytes is or was in the repository."""
+        return Blob.from_string(pointer(sha256, size)).id in self.git.object_store
+
     # --- commits
 
-    def commit(self, branch: str, header: dict[str, Any], operations: list[dict[str, Any]]) -> str:
+    def commit(self, branch: str, header: dict[str, Any], operations: list[dict[str, Any]], author: str = OWNER) -> str:
         """One commit of all operations (``file``, ``lfsFile``, ``deletedFile``, ``deletedFolder``) on a branch."""
         ref = f"refs/heads/{branch}".encode()
-        with self._lock:
+        with self.lock:
             if not check_ref_format(ref) or ref not in self.git.refs:
                 raise revision_not_found(self.id, branch)
             head = self.git.refs[ref]
@@ -200,90 +205,42 @@ class Repository:
                 raise HubError(412, "A commit has happened since. Please refresh and try again.")
             files = self.files(head.decode())
             for operation in operations:
-                self._apply(files, operation.get("key"), operation.get("value"), branch, head.decode())
-            _no_file_is_a_folder(files)
+                key, value = operation.get("key"), operation.get("value")
+                apply(files, key, value, (branch, head.decode()), self._keep, self._holds)
+            no_file_is_a_folder(files)
             if big := [op["value"]["path"] for op in operations if op["key"] == "lfsFile"]:
                 self._track(files, big)
             message = "\n\n".join(filter(None, [header["summary"], header.get("description")]))
-            commit = self._write_commit(files, [head], message)
+            commit = self._write_commit(files, [head], message, author)
             if not self.git.refs.set_if_equals(ref, head, commit):
                 raise HubError(412, "A commit has happened since. Please refresh and try again.")
         return commit.decode()
 
-    def _apply(self, files: Files, key: str, value: Any, branch: str, head: str) -> None:
-        if not isinstance(value, dict) or not isinstance(value.get("path"), str):
-            raise HubError(400, f"The operation '{key}' lacks a path.")
-        path = value["path"]
-        if key == "deletedFolder":
-            inside = [name for name in files if name.startswith(path.rstrip("/") + "/")]
-            if not inside:
-                raise entry_not_found(path, branch, head)
-            for name in inside:
-                del files[name]
-        elif key == "deletedFile":
-            if files.pop(path, None) is None:
-                message = f"A file with this name doesn't exist: '{path}'."  # the clients look for these words
-                raise HubError(404, message, "EntryNotFound", {"X-Repo-Commit": head})
-        elif key in ("file", "lfsFile"):
-            _check_path(path)
-            content = self._pointer(value) if key == "lfsFile" else self._regular(path, value)
-            files[path] = (_FILE, self._add(Blob.from_string(content)))
-        else:
-            raise HubError(501, f"The local Hub does not know the commit operation '{key}'.")
-
-    def _pointer(self, value: dict[str, Any]) -> bytes:
-        size = self._holds(str(value.get("oid")))
-        if size is None:
-            raise HubError(400, f"The bytes of '{value['path']}' (sha256 {value.get('oid')}) have not been uploaded.")
-        return f"version https://git-lfs.github.com/spec/v1\noid sha256:{value['oid']}\nsize {size}\n".encode()
-
-    def _regular(self, path: str, value: dict[str, Any]) -> bytes:
-        try:
-            content = base64.b64decode(value.get("content", ""), validate=True)
-            errors = front_matter.check(content.decode())[0] if path == "README.md" else []
-        except (binascii.Error, UnicodeDecodeError, TypeError) as error:
-            raise HubError(400, f"'{path}' cannot be decoded: {error}.") from None
-        pointer = _POINTER.fullmatch(content)
-        if pointer and self._holds(pointer[1].decode()) is None:
-            errors = ["it is an LFS pointer to bytes that have not been uploaded"]
-        if errors:
-            raise HubError(400, f"'{path}' is not accepted: {'; '.join(errors)}.")
-        return content
-
     def _track(self, files: Files, paths: list[str]) -> None:
-        """LFS files that no rule of .gitattributes covers get one, so that a git clone finds their bytes."""
         rules = self.git[files[".gitattributes"][1]].data.decode() if ".gitattributes" in files else ""
-        covered = [line.split()[0] for line in rules.splitlines() if _RULE in line]
-        for path in paths:
-            escaped = path.replace(" ", "[[:space:]]")
-            if escaped not in covered and not any(fnmatch.fnmatch(path.split("/")[-1], rule) for rule in covered):
-                rules += f"{escaped} {_RULE}\n"
-        files[".gitattributes"] = (_FILE, self._add(Blob.from_string(rules.encode())))
+        files[".gitattributes"] = (FILE, self._keep(track(rules, paths).encode()))
 
-    def _write_commit(self, files: Files, parents: list[bytes], message: str) -> bytes:
+    def _write_commit(self, files: Files, parents: list[bytes], message: str, author: str) -> bytes:
         commit = Commit()
         commit.tree = commit_tree(self.git.object_store, [(p.encode(), oid, mode) for p, (mode, oid) in files.items()])
-        commit.parents, commit.author, commit.committer = parents, _AUTHOR, _AUTHOR
+        commit.parents, commit.author, commit.committer = parents, _person(author), _person(author)
         commit.author_time = commit.commit_time = int(time.time())
         commit.author_timezone = commit.commit_timezone = 0
         commit.encoding, commit.message = b"UTF-8", message.encode() + b"\n"
         return self._add(commit)
 
-    def _add(self, made: Blob | Commit) -> bytes:
+    def _keep(self, content: bytes) -> bytes:
+        return self._add(Blob.from_string(content))
+
+    def _add(self, made: Blob | Commit | Tag) -> bytes:
         self.git.object_store.add_object(made)
         return made.id
 
 
-def _check_path(path: str) -> None:
-    parts = path.split("/")
-    bad = any(part in ("", ".", "..") or part.lower() == ".git" for part in parts)
-    if bad or "\\" in path or any(ord(c) < 32 for c in path):
-        raise HubError(400, f"'{path}' is not a path inside a repository.")
+def _person(name: str) -> bytes:
+    return f"{name} <{name}@localhost>".encode()
 
 
-def _no_file_is_a_folder(files: Files) -> None:
-    for path in files:
-        parts = path.split("/")
-        for end in range(1, len(parts)):
-            if "/".join(parts[:end]) in files:
-                raise HubError(400, f"'{'/'.join(parts[:end])}' would be both a file and a folder.")
+def author_of(step: Commit) -> str:
+    """The name of the user who made a commit."""
+    return step.author.decode().partition(" <")[0]

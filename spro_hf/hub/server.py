@@ -108,6 +108,14 @@ def client_environment(server: Server, home: Path) -> dict[str, str]:
     }
 
 
+def hub_of(folder: Path) -> Path:
+    """The local Hub's own folder in that of a run."""
+    found = folder / "hub" if (folder / "hub").is_dir() else folder
+    if not (found / "repos").is_dir():
+        raise UserError(f"{folder}: holds no local Hub; name a run's folder, e.g. runs/demo.")
+    return found
+
+
 def listen(host: str, port: int) -> socket.socket:
     """A socket that listens; ``port`` 0 takes a free one."""
     # TCP by name: asyncio sends small answers at once only where it knows that it is TCP, and else each waits for 40 ms

@@ -1,7 +1,8 @@
 """The local Hub's storage: bare git repositories, and the bytes of big files by sha256.
 
-``ROOT/repos/{models,datasets,spaces}/<namespace>/<name>.git`` · ``ROOT/lfs/ab/cd/<sha256>`` · ``ROOT/tmp`` (emptied at
-every start) · ``ROOT/token`` (readable by its owner only). Everything appears by a rename, whole or not at all.
+``ROOT/repos/{models,datasets,spaces}/<namespace>/<name>.git``, or ``<name>.moved`` with the id that it has now ·
+``ROOT/lfs/ab/cd/<sha256>`` · ``ROOT/xet`` (what Xet clients sent) · ``ROOT/tmp`` (emptied at every start) ·
+``ROOT/token`` and ``ROOT/users.json`` (readable by their owner only). Everything appears by a rename, whole or not at all.
 """
 
 from __future__ import annotations
@@ -21,11 +22,14 @@ from pathlib import Path
 
 from spro_hf.errors import UserError
 from spro_hf.hub.errors import HubError, repository_not_found
-from spro_hf.hub.repository import Repository
+from spro_hf.hub.repository import OWNER, Repository
 
 _PATIENCE = 1.5  # seconds in which the server of a run that was killed a moment ago ends
+_MOVES = 8  # how often a repository may be moved until its first id is forgotten
 KINDS = ("model", "dataset", "space")
-_ID = re.compile(r"(?!(?:api|models|datasets|spaces|lfs)/)[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}", re.ASCII)
+_ID = re.compile(
+    r"(?!(?:api|models|datasets|spaces|lfs|xet)/)[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}", re.ASCII
+)
 
 
 def read_token(file: Path, token: str | None = None) -> str:
@@ -99,13 +103,13 @@ class Store:
         path = self._path(kind, id)
         return Repository(path, id, self._locks[path], self.lfs_size)
 
-    def create(self, kind: str, id: str, private: bool) -> None:
+    def create(self, kind: str, id: str, private: bool, author: str = OWNER, card: str = "") -> None:
+        """A new repository, with a first card if one is given; one that exists is refused (409)."""
         if kind not in KINDS:
             raise HubError(501, f"The local Hub keeps {', '.join(KINDS)} repositories, not '{kind}'.")
-        if not _ID.fullmatch(id) or ".." in id or id.endswith(".git"):
-            raise HubError(400, f"'{id}' is not a repository id of the form namespace/name.")
-        made = self._temporary("repository")
-        Repository.create(made)
+        _check_id(id)
+        made = self.temporary("repository")
+        Repository.create(made, author, card)
         if private:
             (made / "private").touch()
         with self._changes:
@@ -115,22 +119,38 @@ class Store:
                 raise HubError(409, f"You already created this {kind} repository: {id}.")
             path.parent.mkdir(parents=True, exist_ok=True)
             os.rename(made, path)
+            path.with_suffix(".moved").unlink(missing_ok=True)
 
     def delete(self, kind: str, id: str) -> None:
-        with self._changes, self.open(kind, id) as repository:
-            gone = self._temporary("deleted")
+        with self._changes, self.open(kind, id) as repository, repository.lock:
+            gone = self.temporary("deleted")
             os.rename(repository.path, gone)
         shutil.rmtree(gone)
 
     def move(self, kind: str, id: str, to: str) -> None:
-        if not _ID.fullmatch(to) or ".." in to or to.endswith(".git"):
-            raise HubError(400, f"'{to}' is not a repository id of the form namespace/name.")
-        with self._changes, self.open(kind, id) as repository:
+        """Give a repository another id; who asks for the old one is sent on as long as nothing else has it."""
+        _check_id(to)
+        with self._changes, self.open(kind, id) as repository, repository.lock:
             path = self._path(kind, to)
             if path.exists():
                 raise HubError(409, f"There is already a {kind} repository '{to}'.")
+            note = self.temporary("moved")
+            note.write_text(to)
+            os.replace(note, repository.path.with_suffix(".moved"))  # says nothing as long as the repository is there
             path.parent.mkdir(parents=True, exist_ok=True)
             os.rename(repository.path, path)
+            path.with_suffix(".moved").unlink(missing_ok=True)
+
+    def moved(self, kind: str, id: str) -> str | None:
+        """The id to which a repository that was moved away from ``id`` has come, or None."""
+        for _ in range(_MOVES):
+            note = self._path(kind, id).with_suffix(".moved")
+            if not _ID.fullmatch(id) or self.exists(kind, id) or not note.is_file():
+                return None
+            id = note.read_text()
+            if self.exists(kind, id):
+                return id
+        return None
 
     def is_private(self, kind: str, id: str) -> bool:
         return (self._path(kind, id) / "private").exists()
@@ -154,23 +174,28 @@ class Store:
 
     async def lfs_write(self, sha256: str, size: int, stream: AsyncIterator[bytes]) -> None:
         """Keep the bytes of a stream under their sha256; anything else than what was announced is refused."""
-        path, made, digest, total = self.lfs_path(sha256), self._temporary("upload"), hashlib.sha256(), 0
+        path, made, digest, total = self.lfs_path(sha256), self.temporary("upload"), hashlib.sha256(), 0
         try:
             with made.open("wb") as out:
                 async for chunk in stream:
+                    total += len(chunk)
+                    if total > size:
+                        break
                     out.write(chunk)
                     digest.update(chunk)
-                    total += len(chunk)
                 out.flush()
                 os.fsync(out.fileno())
             if total != size or digest.hexdigest() != sha256:
-                raise HubError(
-                    400, f"{total} bytes came that are not the {size} bytes of sha256 {sha256}; send them again."
-                )
+                raise HubError(400, f"What came are not the {size} bytes of sha256 {sha256}; send them again.")
             path.parent.mkdir(parents=True, exist_ok=True)
             os.rename(made, path)
         finally:
             made.unlink(missing_ok=True)
 
-    def _temporary(self, what: str) -> Path:
+    def temporary(self, what: str) -> Path:
         return self._tmp / f"{what}-{secrets.token_hex(8)}"
+
+
+def _check_id(id: str) -> None:
+    if not _ID.fullmatch(id) or ".." in id or id.endswith((".git", ".moved")):
+        raise HubError(400, f"'{id}' is not a repository id of the form namespace/name.")

@@ -1,4 +1,4 @@
-"""What the local Hub does at the clients' writing calls; all of them need the token."""
+"""What the local Hub does at the clients' writing calls; all of them need a token that may write there."""
 
 from __future__ import annotations
 
@@ -10,11 +10,8 @@ from starlette.responses import JSONResponse, Response
 
 from spro_hf.hub.call import Call
 from spro_hf.hub.errors import HubError
-from spro_hf.hub.reading import USER
 from spro_hf.hub.repository import LFS_SIZE, LFS_SUFFIXES
 from spro_hf.hub.store import KINDS
-
-_LFS_JSON = "application/vnd.git-lfs+json"
 
 
 def _text(data: dict[str, Any], name: str) -> str:
@@ -23,12 +20,12 @@ def _text(data: dict[str, Any], name: str) -> str:
     return data[name]
 
 
-def _named(data: dict[str, Any]) -> tuple[str, str]:
+def _named(call: Call, data: dict[str, Any]) -> tuple[str, str]:
     """Kind and id of the repository that a create or delete call is about."""
     kind = data.get("type") or "model"
     if kind not in KINDS:
         raise HubError(501, f"The local Hub keeps {', '.join(KINDS)} repositories, not '{kind}'.")
-    return kind, f"{data.get('organization') or USER}/{_text(data, 'name')}"
+    return kind, f"{data.get('organization') or call.user.name}/{_text(data, 'name')}"
 
 
 def _private(data: dict[str, Any]) -> bool:
@@ -36,11 +33,16 @@ def _private(data: dict[str, Any]) -> bool:
 
 
 def create(call: Call) -> Response:
+    """A new repository; a Space has a first card that names its SDK."""
     data = call.json()
-    kind, id = _named(data)
-    answer = {"url": call.page(kind, id), "name": id}
+    kind, id = _named(call, data)
+    call.check_writes(id)
+    answer, card = {"url": call.page(kind, id), "name": id}, ""
+    if kind == "space":
+        sdk = _text(data, "sdk")
+        card = f"---\ntitle: {json.dumps(id.partition('/')[2])}\nsdk: {json.dumps(sdk)}\n---\n"
     try:
-        call.store.create(kind, id, _private(data))
+        call.store.create(kind, id, _private(data), call.user.name, card)
     except HubError as error:
         if error.status != 409:
             raise
@@ -49,14 +51,20 @@ def create(call: Call) -> Response:
 
 
 def delete(call: Call) -> Response:
-    call.store.delete(*_named(call.json()))
+    kind, id = _named(call, call.json())
+    call.check_seen(kind, id)
+    call.check_writes(id)
+    call.store.delete(kind, id)
     return JSONResponse({})
 
 
 def move(call: Call) -> Response:
     data = call.json()
-    kind, to = data.get("type") or "model", _text(data, "toRepo")
-    call.store.move(kind, _text(data, "fromRepo"), to)
+    kind, id, to = data.get("type") or "model", _text(data, "fromRepo"), _text(data, "toRepo")
+    call.check_seen(kind, id)
+    call.check_writes(id)
+    call.check_writes(to)
+    call.store.move(kind, id, to)
     return JSONResponse({"url": call.page(kind, to)})
 
 
@@ -85,21 +93,6 @@ def preupload(call: Call) -> Response:
     return JSONResponse({"files": answers})
 
 
-def lfs_batch(call: Call) -> Response:
-    data, objects = call.json(), []
-    if data.get("operation") != "upload":
-        raise HubError(501, "The local Hub takes LFS uploads here; download through /resolve/.")
-    with call.open():
-        for item in data.get("objects", []):
-            oid, size = _text(item, "oid"), int(item.get("size", -1))
-            answer = {"oid": oid, "size": size}
-            if call.store.lfs_size(oid) != size:
-                href = f"{call.base}/lfs/{oid}?size={size}&signature={call.sign(oid, size)}"
-                answer["actions"] = {"upload": {"href": href, "header": {}}}
-            objects.append(answer)
-    return JSONResponse({"transfer": "basic", "objects": objects}, media_type=_LFS_JSON)
-
-
 def commit(call: Call) -> Response:
     """The body is one JSON object a line: the header, then the operations."""
     if call.asks("create_pr"):
@@ -117,7 +110,7 @@ def commit(call: Call) -> Response:
     if not re.fullmatch(r"[0-9a-fA-F]{5,40}", header.get("parentCommit") or "00000"):
         raise HubError(400, "The field 'parentCommit' is not a commit.")
     with call.open() as repository:
-        oid = repository.commit(call.revision, header, lines[1:])
+        oid = repository.commit(call.revision, header, lines[1:], call.user.name)
     url = f"{call.page(call.kind, call.id)}/commit/{oid}"
     return JSONResponse({"success": True, "commitOid": oid, "commitUrl": url, "hookOutput": ""})
 
@@ -136,10 +129,11 @@ def remove_branch(call: Call) -> Response:
 
 def add_tag(call: Call) -> Response:
     data = call.json()
-    if data.get("message"):
-        raise HubError(501, "The local Hub's tags carry no message; write it in the commit.")
+    message = data.get("message") or ""
+    if not isinstance(message, str):
+        raise HubError(400, "The field 'message' of a tag is text.")
     with call.open() as repository:
-        repository.add_ref("tags", _text(data, "tag"), call.revision)
+        repository.add_ref("tags", _text(data, "tag"), call.revision, message, call.user.name)
     return JSONResponse({})
 
 

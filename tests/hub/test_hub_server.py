@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
+import json
+import os
 import shutil
 import stat
 import subprocess
@@ -15,65 +19,39 @@ import hub_clients as ask
 import pytest
 
 from spro_hf.errors import UserError
+from spro_hf.hub.app import App
 from spro_hf.hub.server import start
+from spro_hf.hub.store import Store
 
 
-def test_uploads_small_and_big_files_and_reads_them_at_any_revision(do):
-    got = do(ask.upload_and_read)
-    assert (got["old"], got["new"], got["big"]) == (b"one", b"two", True)
-    assert got["head"] != got["first"] == got["last"]
-    assert got["siblings"] == [".gitattributes", "a.txt", "deep/b.png", "deep/big.data"]
-    assert got["lfs"] == ["deep/b.png", "deep/big.data"]
-    assert got["sizes"]["a.txt"] == 3 and got["sizes"]["deep/big.data"] == 1280000 and got["sizes"]["empty.png"] == 0
+def test_what_only_the_local_hub_promises(do):
+    got = do(ask.only_here)
     assert "deep/big.data filter=lfs" in got["rules"] and "deep/b.png" not in got["rules"]
-    assert got["ranges"] == [b"wo", bytes([250, 251, 252, 253, 254, 255, 0, 1, 2, 3]), b"o"]
-    assert got["beyond"] == 416
-    assert got["titles"] == ["2", "first", "initial commit"]
+    assert got["by_short"] and (got["beyond"], got["bad_tag"], got["main_gone"]) == (416, 400, 403)
+    assert (got["me"], got["public"], got["opened"]) == ("spro", False, False)
+    assert got["hidden"] == ("RepositoryNotFoundError", 401)
 
 
-def test_branches_tags_and_stale_parents(do):
-    got = do(ask.branch_and_tag)
-    assert got["main"] == got["start"]
-    assert got["branches"] == {"feature/x": got["there"], "main": got["start"]}
-    assert got["tags"] == {"round/1": got["there"]}
-    assert got["by_tag"] == got["by_short"] == got["there"]
-    assert got["read"] == b"x"
-    assert (got["again"], got["bad"], got["main_gone"], got["stale"]) == (409, 400, 403, 412)
-    assert got["left"] == (["main"], [])
-
-
-def test_refusals_carry_the_status_and_code_by_which_clients_know_them(do):
+def test_refusals_carry_a_status_that_the_clients_do_not_retry_and_say_why(do):
     got = do(ask.errors)
     assert {name: told[:2] for name, told in got.items()} == {
-        "repo": ("RepositoryNotFoundError", 404),
-        "short": ("RepositoryNotFoundError", 404),
-        "kind": ("RepositoryNotFoundError", 404),
-        "revision": ("RevisionNotFoundError", 404),
-        "entry": ("RemoteEntryNotFoundError", 404),
         "wrong": ("HfHubHTTPError", 401),
         "wrong_reads": ("HfHubHTTPError", 401),
         "absent": ("HfHubHTTPError", 401),
-        "card": ("ValueError", None),
         "path": ("ValueError", None),  # the client itself refuses this one
         "clash": ("BadRequestError", 400),
-        "search": ("HfHubHTTPError", 501),
+        "listing": ("HfHubHTTPError", 501),
+        "likes": ("HfHubHTTPError", 501),
+        "secret": ("HfHubHTTPError", 501),
+        "squash": ("HfHubHTTPError", 501),
         "pull_request": ("HfHubHTTPError", 501),
         "forged": ("", 403),
+        "forged_read": ("", 403),
     }
-    assert "the local Hub's token is kept in the file 'token'" in got["wrong"][2]
+    assert "its owner's is in the file 'token'" in got["wrong"][2]
     assert "set HF_TOKEN" in got["absent"][2]
-    assert '"tags" must be a string or a list of strings' in got["card"][2]
-
-
-def test_private_repositories_moves_and_deletions(do):
-    assert do(ask.manage) == {
-        "hidden": "RepositoryNotFoundError",
-        "private": True,
-        "me": "spro",
-        "opened": False,
-        "moved": b"a",
-        "deleted": "RepositoryNotFoundError",
-    }
+    assert "cannot list models by 'gated'" in got["listing"][2]
+    assert "does not do POST /api/spaces/spro/errors/secrets" in got["secret"][2]
 
 
 def test_concurrent_commits_lose_nothing_and_git_agrees(do, hub):
@@ -113,6 +91,45 @@ def test_a_killed_server_comes_back_with_every_confirmed_version(tmp_path, own):
     assert files["count"] == 2  # "11"
 
 
+def test_a_full_disk_is_told_and_changes_nothing(tmp_path, monkeypatch):
+    store = Store(tmp_path)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    body = b'{"name": "it"}'
+    status, told = asyncio.run(asked(App(store, "hf_t"), "POST", "/api/repos/create", body))
+    assert status == 507 and "disk is full" in told["error"]  # no status that the clients would ask again
+    monkeypatch.undo()
+    assert store.repositories() == []
+    assert asyncio.run(asked(App(store, "hf_t"), "POST", "/api/repos/create", body))[0] == 200
+
+
+def test_a_request_that_is_too_large_is_refused_before_it_is_read(tmp_path):
+    body = b" " * (17 << 20)
+    app = App(Store(tmp_path), "hf_t")
+    assert asyncio.run(asked(app, "POST", "/api/repos/create", body))[0] == 413
+    assert asyncio.run(asked(app, "POST", "/api/repos/create", body, token="hf_other"))[0] == 401
+
+
+async def asked(app: App, method: str, path: str, body: bytes, token: str = "hf_t") -> tuple[int, dict]:
+    """Status and JSON of the answer to a request, sent in two pieces without a network."""
+    pieces = [body[: len(body) // 2], body[len(body) // 2 :]]
+    sent: list[dict] = []
+
+    async def receive() -> dict:
+        return {"type": "http.request", "body": pieces.pop(0), "more_body": bool(pieces)}
+
+    async def send(message: dict) -> None:
+        sent.append(message)
+
+    headers = [(b"host", b"hub"), (b"authorization", f"Bearer {token}".encode())]
+    scope = {"type": "http", "method": method, "path": path, "raw_path": path.encode(), "headers": headers}
+    await app(scope | {"query_string": b"", "scheme": "http", "server": ("hub", 80)}, receive, send)
+    return sent[0]["status"], json.loads(sent[1]["body"])
+
+
 def test_one_server_a_folder_one_token_kept_for_its_owner(tmp_path):
     with start(tmp_path) as first:
         assert stat.S_IMODE((tmp_path / "token").stat().st_mode) == 0o600
@@ -135,16 +152,3 @@ def test_the_server_ends_with_its_parent(tmp_path):
     assert done.returncode == 9, done.stderr
     with start(tmp_path) as again:  # refused if the first one still owned the folder
         assert again.process.pid != int(done.stdout)
-
-
-def test_the_pages_show_repositories_and_escape_what_they_show(do, hub, tmp_path):
-    (tmp_path / "README.md").write_text("---\nlicense: mit\n---\n# <script>alert(1)</script>\n")
-    (tmp_path / "a b.txt").write_text("<b>")
-    commit, _ = do(ask.push, str(tmp_path), "spro/page", "round/1")
-    index = urllib.request.urlopen(hub.url).read().decode()
-    assert '<a href="/spro/page">spro/page</a>' in index and 'href="/spro/page/tree/round%2F1"' in index
-    page = urllib.request.urlopen(f"{hub.url}/spro/page/tree/round%2F1").read().decode()
-    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page and "<script>" not in page
-    assert f"/spro/page/resolve/{commit}/a%20b.txt" in page and "width=device-width" in page
-    file = urllib.request.urlopen(f"{hub.url}/spro/page/resolve/{commit}/a%20b.txt")
-    assert (file.read(), file.headers["content-type"]) == (b"<b>", "text/plain; charset=utf-8")
