@@ -6,13 +6,14 @@ Nothing heavy is imported before the recipe is checked and the Hub's address is 
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import shlex
 import time
 from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -23,6 +24,10 @@ from spro_hf.parts import Seeds
 from spro_hf.schema import TOGETHER, MultimodalRecipe, PromptRecipe, Recipe, ReferencesRecipe, ReinforceRecipe
 from spro_hf.steps import write_whole
 
+if TYPE_CHECKING:  # the Hub's clients read its address when they are imported
+    from spro_hf.hub.artifacts import Artifact
+
+UNPUBLISHED = "unpublished"  # folder of a run
 DATASETS = ("results", "references")  # of the artifacts that a stage leaves once; the others are models
 
 
@@ -33,6 +38,7 @@ def run(
     seeds: Path | None = None,
     changes: dict[str, Any] | None = None,
     command: list[str] | None = None,
+    dry: bool = False,
 ) -> Path:
     """Run the recipe at ``path`` into the folder ``out``; returns that folder.
 
@@ -41,6 +47,7 @@ def run(
         seeds: a text file of captions to train on in place of the recipe's; evaluation stays on held-out ones.
         changes: recipe fields by dotted key that win over the file.
         command: the command line, for the report.
+        dry: push nothing; what would be pushed is laid out under ``out``/unpublished, where later stages find it.
     """  # fmt: skip
     recipes = stages_of(path, changes, seeds)
     out.mkdir(parents=True, exist_ok=True)
@@ -56,27 +63,52 @@ def run(
             os.environ.update(parallel.share(told))
         else:
             os.environ["HF_ENDPOINT"] = hub
+        if dry:
+            from spro_hf.hub import unpublished
+
+            unpublished.begin(out / UNPUBLISHED)
+            hub = f"nowhere (a dry run with {hub})"
         return _stages(path, out, recipes, hub, command or [])
+
+
+def rehearse(path: Path, out: Path, hub: str) -> list[tuple[Artifact, Path]]:
+    """Run a recipe dry; gives every artifact that it would leave, with the folder that holds it."""
+    from spro_hf.hub import unpublished
+    from spro_hf.hub.artifacts import Artifact
+
+    try:
+        run(path, out, hub, dry=True)
+        notes = [json.loads(file.read_text()) for file in sorted(out.glob("stages/*/published/*.json"))]
+        made = [Artifact(note["repo"], note["type"], note["tag"], note["revision"]) for note in notes]
+        return [(one, unpublished.path(one.repo, one.kind, one.revision)) for one in made]
+    finally:
+        unpublished.end()
+
+
+def _folder(out: Path, number: int, recipe: Recipe) -> Path:
+    """Where a stage of a run lies."""
+    return out / "stages" / f"{number + 1:02d}-{recipe.objective}-{recipe.stage}"
 
 
 def _stages(path: Path, out: Path, recipes: list[Recipe], hub: str, command: list[str]) -> Path:
     # these import torch and the Hub's clients
     from spro_hf import report, results
+    from spro_hf.hub import unpublished
     from spro_hf.report.progress import Progress
-    from spro_hf.report.terminal import print_summary
+    from spro_hf.report.terminal import print_summary, print_unpublished
     from spro_hf.stages import STAGES
     from spro_hf.stages.room import Room
 
     quiet()
     first = parallel.first()
     if first:
-        _preflight(path, recipes, hub)
+        _preflight(path, recipes, hub, out)
         for row in results.unknown_words(recipes):
             print(f"the embedded world does not know: {', '.join(row['words'])} (in: {row['caption']})", flush=True)
     rooms = []
     with Progress(silent=not first) as progress:
         for i, recipe in enumerate(recipes):
-            folder = out / "stages" / f"{i + 1:02d}-{recipe.objective}-{recipe.stage}"
+            folder = _folder(out, i, recipe)
             together, began = recipe.stage in TOGETHER, time.monotonic()
             room = Room(recipe, folder, progress, hub, together) if first else None
             if not parallel.share((folder / "finished").exists()):
@@ -97,6 +129,8 @@ def _stages(path: Path, out: Path, recipes: list[Recipe], hub: str, command: lis
     if told["table"] or told["curves"]:
         report.write_report(out)
     print_summary(told, folder=out)
+    if unpublished.on():
+        print_unpublished(unpublished.listed(), out / UNPUBLISHED)
     return out
 
 
@@ -121,18 +155,22 @@ def _with_seeds(recipe: Recipe, seed_file: Path | None) -> Recipe:
     return dataclasses.replace(recipe, seeds=Seeds(source=str(seed_file), count=recipe.seeds.count))
 
 
-def _preflight(path: Path, recipes: list[Recipe], hub: str) -> None:
+def _preflight(path: Path, recipes: list[Recipe], hub: str, out: Path) -> None:
     """What can be known to go wrong before a model is loaded: the token, trainers' fields, models, artifacts read and left.
 
     Every artifact that is read must be there, or be made by an earlier stage; no two stages may leave the same.
     """
     from spro_hf.guider import learn
-    from spro_hf.hub.artifacts import check_token, may_have, resolve
+    from spro_hf.hub import unpublished
+    from spro_hf.hub.artifacts import check_token, free, may_have, resolve
     from spro_hf.models import commit, on_hub
     from spro_hf.seeds import preflight
 
-    if hub != "local":
+    if hub != "local" and not unpublished.on():
         check_token(repo for recipe in recipes for repo, _, _ in sorted(outputs(recipe)))
+    # a stage that was begun may have pushed its own before it was killed
+    new = [recipe for i, recipe in enumerate(recipes) if not (_folder(out, i, recipe) / "recipe.json").exists()]
+    free(version for recipe in new for version in sorted(outputs(recipe)))
 
     made: set[tuple[str, str, str]] = set()
     methods = Counter((r.objective, r.method) for r in recipes if isinstance(r, ReinforceRecipe))

@@ -8,7 +8,6 @@ reached. A data set that only a script can read is refused, since datasets runs 
 from __future__ import annotations
 
 import glob
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,8 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from PIL import Image, UnidentifiedImageError
 
 from spro_hf.errors import UserError
-from spro_hf.hub.artifacts import pull, resolve
+from spro_hf.hub import unpublished
+from spro_hf.hub.artifacts import full, pull, resolve
 from spro_hf.parts import Seeds
 from spro_hf.strict import nearest
 
@@ -47,7 +47,7 @@ class Survey:
 def commit(seeds: Seeds) -> str:
     """The commit that the seeds' revision names now; a full commit needs no network where there is none."""
     revision = seeds.revision or "main"
-    if constants.HF_HUB_OFFLINE and re.fullmatch(r"[0-9a-f]{40}", revision):
+    if constants.HF_HUB_OFFLINE and full(revision):
         return revision
     return resolve(seeds.source, "dataset", revision)
 
@@ -66,16 +66,16 @@ def survey(seeds: Seeds, field: str) -> Survey:
         UserError: if it has not what the seeds name: revision, config, split or column.
     """
     at = commit(seeds)
-    offline = constants.HF_HUB_OFFLINE
+    local = _local(seeds, at)
     folder = _pull(seeds, at)  # this also tells a gated one
-    builder = _builder(seeds, field, at, folder if offline else None)
+    builder = _builder(seeds, field, at, folder if local else None)
     splits = {str(split): files for split, files in builder.config.data_files.items()}
     if seeds.split not in splits:
         raise UserError(
             f"{field}.split: '{seeds.source}' has no split '{seeds.split}' among {', '.join(splits)}; "
             f"{_nearest(seeds.split, splits)}"
         )
-    root = f"{folder.resolve()}/" if offline else f"@{at}/"
+    root = f"{folder.resolve()}/" if local else f"@{at}/"
     files = [str(file).partition(root)[2] for file in splits[seeds.split]]
     rows = builder.as_streaming_dataset(split=seeds.split)
     columns = rows.column_names or list(next(iter(rows), {}))
@@ -106,7 +106,7 @@ def open_rows(seeds: Seeds, field: str) -> Dataset | IterableDataset:
     if found.parquet:  # the only format of which single columns are read
         features = Features({name: features[name] for name in columns})
         more["columns"] = columns
-    if seeds.streaming and not constants.HF_HUB_OFFLINE:
+    if seeds.streaming and not _local(seeds, found.commit):
         rows = _builder(seeds, field, found.commit, None, features=features, **more).as_streaming_dataset(seeds.split)
     else:
         folder = _pull(seeds, found.commit, found.files)
@@ -169,10 +169,15 @@ def _nearest(name: str, known: Iterable[str]) -> str:
     return hint if hint.startswith("did you mean") else "name one of them."
 
 
+def _local(seeds: Seeds, at: str) -> bool:
+    """Whether only a folder can be read: of the cache without a network, or of a dry run."""
+    return constants.HF_HUB_OFFLINE or unpublished.find(seeds.source, "dataset", at) is not None
+
+
 def _pull(seeds: Seeds, at: str, files: Iterable[str] = ()) -> Path:
     """The folder of the cache that holds these files at a commit; without a network what lies there already."""
     wanted = {*_CARD, *files}
-    if constants.HF_HUB_OFFLINE:
+    if constants.HF_HUB_OFFLINE and not unpublished.find(seeds.source, "dataset", at):
         try:
             return Path(snapshot_download(seeds.source, repo_type="dataset", revision=at, allow_patterns=list(_CARD)))
         except LocalEntryNotFoundError as error:

@@ -48,6 +48,18 @@ def print_summary(results: dict[str, Any], console: Console | None = None, folde
     _whereabouts(results, console, folder)
 
 
+def print_unpublished(rows: list[dict[str, Any]], folder: Path, console: Console | None = None) -> None:
+    """Print what a dry run would have pushed: rows of repo, kind, tag, files and bytes, see ``spro_hf.hub.unpublished``."""
+    console, table = console or Console(), _empty(["would be pushed", "kind", "tag", "files", "MB"])
+    for row in rows:
+        table.add_row(
+            escape(row["repo"]), row["kind"], escape(row["tag"]), str(row["files"]), f"{row['bytes'] / 1e6:.1f}"
+        )
+    console.print()
+    console.print(table)
+    console.print(Text(f"nothing was pushed; all of it lies in {folder}"), soft_wrap=True)
+
+
 def _empty(columns: list[str]) -> Table:
     """Names at the left, numbers at the right."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)

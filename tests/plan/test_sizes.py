@@ -137,7 +137,7 @@ def test_the_hub_is_asked_for_what_is_not_known(tmp_path):
     """A model and a pipeline pushed to a local Hub: parameters from their headers, bytes from the listing."""
     script = """
 import json
-from spro_hf.hub.artifacts import push
+from spro_hf.hub.push import push
 from spro_hf.plan.sizes import size
 from spro_hf.tiny import home
 told = {}

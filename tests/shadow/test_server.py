@@ -17,6 +17,7 @@ from huggingface_hub import HfApi, hf_hub_download
 
 from spro_hf.errors import UserError
 from spro_hf.hub import artifacts
+from spro_hf.hub.push import push
 from spro_hf.hub.store import Store
 from tests.hub.conftest import clients
 from tests.shadow.server import GATED, Shadow, named
@@ -109,7 +110,7 @@ def listed(repo: str) -> list[str]:
 
 
 def pushed(folder: str) -> str:
-    return artifacts.push(Path(folder), "me/it", "model", "v1", "m").revision
+    return push(Path(folder), "me/it", "model", "v1", "m").revision
 
 
 def test_what_a_recipe_names_is_known_with_its_revisions_and_nothing_else(tmp_path):
