@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["Guider", "SPROPipeline", "Task"]
+__all__ = ["Guider", "SPROPipeline", "Task", "load_rows"]
 
 
 def __getattr__(name: str) -> Any:
@@ -21,4 +21,8 @@ def __getattr__(name: str) -> Any:
         from spro_hf.guider import guider
 
         return getattr(guider, name)
+    if name == "load_rows":
+        from spro_hf.hub.load import load_rows
+
+        return load_rows
     raise AttributeError(f"module 'spro_hf' has no attribute '{name}'")

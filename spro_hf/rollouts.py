@@ -1,4 +1,4 @@
-"""The row of a rollout, one schema for every stage, and its parquet files with pictures inside.
+"""Rollouts on the disk: rows of one schema for every stage (``spro_hf.columns``) as parquet files with pictures inside.
 
 A round may have more pictures than fit into memory, so rows are read without their pictures, and pictures by row.
 """
@@ -13,63 +13,54 @@ from typing import Any
 
 import pyarrow
 import pyarrow.parquet
-from datasets import Dataset, Features, Image, List, Value
+from datasets import Features
+from datasets.config import DEFAULT_CDC_OPTIONS
 from PIL import Image as Pictures
 
-_TEXT, _REAL = Value("string"), Value("float64")
-ROLLOUT = {
-    "seed_id": _TEXT,
-    "objective": _TEXT,
-    "round": Value("int32"),
-    "candidate": Value("int32"),
-    "base_caption": _TEXT,
-    "context": _TEXT,
-    "caption_in": _TEXT,
-    "image_in": Image(),
-    "reply": _TEXT,
-    "plan": List(_TEXT),
-    "parsed": Value("bool"),
-    "problem": _TEXT,
-    "prompt": _TEXT,
-    "image": Image(),
-    "image_base": Image(),
-    "image_seed": Value("int64"),
-    "rewards": _TEXT,
-    "total": _REAL,
-    "base_rewards": _TEXT,
-    "base_total": _REAL,
-    "similarity": _REAL,
-    "measures": _TEXT,
-    "kept": Value("bool"),
-    "why": _TEXT,
-    "guider": _TEXT,
-    "generator": _TEXT,
-    "scorers": _TEXT,
-}
-PAIR = {
-    "seed_id": _TEXT,
-    "objective": _TEXT,
-    "prompt": List({"role": _TEXT, "content": _TEXT}),
-    "images": List(Image()),
-    "chosen": List({"role": _TEXT, "content": _TEXT}),
-    "rejected": List({"role": _TEXT, "content": _TEXT}),
-    "image_chosen": Image(),
-    "image_rejected": Image(),
-    "score_chosen": _REAL,
-    "score_rejected": _REAL,
-    "base_caption": _TEXT,
-    "image_seed": Value("int64"),
-}
-GROUP = 64  # rows that are read together when one picture is asked for
+from spro_hf.columns import PAIR, PROMPT, REFERENCE, ROLLOUT
+
+__all__ = [
+    "GROUP", "PAIR", "PROMPT", "REFERENCE", "ROLLOUT", "amend", "count", "files", "pictures", "read", "read_told", "told",
+    "winners", "write", "write_in_parts", "write_prompts",
+]  # fmt: skip
+
+GROUP = 64  # rows that are held at most until they are written, and read together when one picture is asked for
+GROUP_BYTES = 100_000_000  # of pictures in them at most: the Hub's viewer refuses to read more than 300 MB for a row
+# Pages end where the content says so, as `datasets` has it: what two versions share is then stored once by a Hub with Xet. The
+# page index lets a reader fetch one row's picture without its whole group.
+_PARQUET = {"use_content_defined_chunking": DEFAULT_CDC_OPTIONS, "write_page_index": True}
 
 
 def write(rows: Iterable[dict[str, Any]], schema: dict[str, Any], folder: Path, part: int = 0, of: int = 1) -> None:
-    """Write rows to ``folder``/data/train-<part>-of-<of>.parquet, GROUP at a time; pictures go in as PNG, losslessly."""
-    features, rows = Features(schema), iter(rows)
-    with pyarrow.parquet.ParquetWriter(_file(folder, part, of), features.arrow_schema) as writer:
-        while some := list(islice(rows, GROUP)):
-            columns = {name: [row[name] for row in some] for name in schema}
-            writer.write_table(Dataset.from_dict(columns, features=features).data.table.cast(features.arrow_schema))
+    """Write rows to ``folder``/data/train-<part>-of-<of>.parquet; pictures go in as PNG, losslessly.
+
+    A row group ends after GROUP rows, or with the row whose pictures make it GROUP_BYTES.
+    """
+    _write(rows, Features(schema), _file(folder, part, of))
+
+
+def _write(rows: Iterable[dict[str, Any]], features: Features, file: Path) -> None:
+    some, size = [], 0
+    with _writer(file, features.arrow_schema) as writer:
+        for row in rows:
+            some.append(features.encode_example({name: row[name] for name in features}))
+            size += _size(some[-1])
+            if len(some) == GROUP or size >= GROUP_BYTES:
+                writer.write_table(pyarrow.Table.from_pylist(some, features.arrow_schema))
+                some, size = [], 0
+        if some:
+            writer.write_table(pyarrow.Table.from_pylist(some, features.arrow_schema))
+
+
+def _writer(file: Path, schema: pyarrow.Schema) -> pyarrow.parquet.ParquetWriter:
+    return pyarrow.parquet.ParquetWriter(file, schema, **_PARQUET)
+
+
+def _size(value: Any) -> int:
+    """The bytes of the pictures in an encoded row."""
+    if isinstance(value, dict):
+        return sum(map(_size, value.values()))
+    return sum(map(_size, value)) if isinstance(value, list) else len(value) if isinstance(value, bytes) else 0
 
 
 def write_in_parts(rows: Iterable[dict[str, Any]], schema: dict[str, Any], folder: Path, size: int, count: int) -> None:
@@ -79,24 +70,35 @@ def write_in_parts(rows: Iterable[dict[str, Any]], schema: dict[str, Any], folde
         write(islice(rows, size), schema, folder, part, of)
 
 
-def _file(folder: Path, part: int, of: int) -> Path:
-    file = folder / "data" / f"train-{part:05d}-of-{of:05d}.parquet"
+def _file(folder: Path, part: int, of: int, where: str = "data") -> Path:
+    file = folder / where / f"train-{part:05d}-of-{of:05d}.parquet"
     file.parent.mkdir(parents=True, exist_ok=True)
     return file
 
 
 def amend(file: Path, part: int, of: int, values: dict[str, list[Any]], target: Path) -> None:
     """Copy a parquet file into the folder ``target`` as one of several, with other values in some columns."""
-    table = pyarrow.parquet.read_table(file)
-    for name, column in values.items():
-        at = table.schema.get_field_index(name)
-        table = table.set_column(at, table.schema.field(at), pyarrow.array(column, table.schema.field(at).type))
-    pyarrow.parquet.write_table(table, _file(target, part, of), row_group_size=GROUP)
+    with pyarrow.parquet.ParquetFile(file) as opened:
+        schema, start = opened.schema_arrow, 0
+        with _writer(_file(target, part, of), schema) as writer:
+            for number in range(opened.num_row_groups):
+                table = opened.read_row_group(number)
+                for name, column in values.items():
+                    at = schema.get_field_index(name)
+                    some = pyarrow.array(column[start : start + len(table)], schema.field(at).type)
+                    table = table.set_column(at, schema.field(at), some)
+                writer.write_table(table)
+                start += len(table)
 
 
 def files(folder: Path) -> list[Path]:
     """The parquet files of a data set's folder, in order."""
     return sorted((folder / "data").glob("*.parquet"))
+
+
+def wanted(names: list[str]) -> list[str]:
+    """Of a rollouts repository's files those with all that was tried; not the winners once more, nor the card's pictures."""
+    return [name for name in names if name.startswith("data/")]
 
 
 def count(file: Path) -> int:
@@ -108,6 +110,14 @@ def read(folder: Path) -> list[dict[str, Any]]:
     """All rows of a folder's parquet files, pictures decoded to PIL."""
     rows = [row for file in files(folder) for row in pyarrow.parquet.read_table(file).to_pylist()]
     return [{key: _picture(value) for key, value in row.items()} for row in rows]
+
+
+def told(folder: Path, columns: list[str]) -> Iterator[dict[str, Any]]:
+    """Some columns of all rows, one by one; a row group is held at a time."""
+    for file in files(folder):
+        with pyarrow.parquet.ParquetFile(file) as opened:
+            for number in range(opened.num_row_groups):
+                yield from opened.read_row_group(number, columns=columns).to_pylist()
 
 
 def read_told(folder: Path) -> list[dict[str, Any]]:
@@ -122,6 +132,11 @@ def read_told(folder: Path) -> list[dict[str, Any]]:
 
 def pictures(folder: Path, column: str, rows: Iterable[int]) -> Iterator[Pictures.Image | None]:
     """The pictures of a column at row numbers, one by one in the order of ``rows``; best asked for in rising order."""
+    return (_picture(row[column]) for row in _rows(folder, [column], rows))
+
+
+def _rows(folder: Path, columns: list[str], rows: Iterable[int]) -> Iterator[dict[str, Any]]:
+    """Some columns of the rows with these numbers, one by one, as they are stored; a row group is held at a time."""
     places, start = [], 0  # of each file: its first row, and the row behind its last
     for file in files(folder):
         places.append((start, start + count(file), file))
@@ -141,11 +156,43 @@ def pictures(folder: Path, column: str, rows: Iterable[int]) -> Iterator[Picture
                 while row >= begin + (size := opened[1].metadata.row_group(number).num_rows):
                     number, begin = number + 1, begin + size
                 at = (begin, begin + size)
-                held = opened[1].read_row_group(number, columns=[column]).column(0).to_pylist()
-            yield _picture(held[row - at[0]])
+                held = opened[1].read_row_group(number, columns=columns).to_pylist()
+            yield held[row - at[0]]
     finally:
         if opened:
             opened[1].close()
+
+
+def winners(folder: Path) -> list[int]:
+    """The row numbers, rising, of the winners: of each seed of a round the kept candidate with the highest reward."""
+    best: dict[tuple[int, str], tuple[float, int]] = {}
+    for i, row in enumerate(told(folder, ["round", "seed_id", "total", "kept"])):
+        key = (row["round"], row["seed_id"])
+        if row["kept"] and (key not in best or row["total"] > best[key][0]):
+            best[key] = row["total"], i
+    return sorted(row for _, row in best.values())
+
+
+def write_prompts(folder: Path) -> int:
+    """Write the winners of a folder's rollouts to ``folder``/prompts, in the columns of the set that SPRO's authors released.
+
+    Pictures are copied as they are stored. A picture's path is ``rollouts/train/<row>``: config, split and row of where it
+    is from. Returns how many winners there are; of none there is no file, since `datasets` loads no split without a row.
+    """
+    found = winners(folder)
+    if not found:
+        return 0
+    columns = ["seed_id", "base_caption", "prompt", "total", "image", "objective"]
+    rows = (
+        {
+            "filename": f"{row['seed_id']}.png", "caption": row["base_caption"], "improved_prompt_new": row["prompt"],
+            "score": row["total"], "image_path": {"bytes": row["image"]["bytes"], "path": f"rollouts/train/{number}"},
+            "objective": row["objective"],
+        }
+        for number, row in zip(found, _rows(folder, columns, found), strict=True)
+    )  # fmt: skip
+    _write(rows, Features(PROMPT), _file(folder, 0, 1, "prompts"))
+    return len(found)
 
 
 def _picture(value: Any) -> Any:
