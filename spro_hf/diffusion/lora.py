@@ -145,6 +145,12 @@ def load_lora(pipe: DiffusionPipeline, id: str | Path, revision: str | None = No
     pipe.load_lora_weights(str(folder), weight_name=WEIGHTS, adapter_name="default", use_safetensors=True)
 
 
+def is_stock(folder: str | Path) -> bool:
+    """Whether diffusers itself reads the LoRA of a folder."""
+    with safe_open(Path(folder) / WEIGHTS, "pt") as opened:
+        return ABOUT not in (opened.metadata() or {})
+
+
 def _load_by_peft(pipe: DiffusionPipeline, file: Path) -> None:
     """Load what ``save_lora`` wrote for a pipeline to which diffusers gives no LoRA."""
     with safe_open(file, "pt") as opened:

@@ -60,6 +60,7 @@ class SPROPipeline(DiffusionPipeline):
         guider_id, guider_revision: what the guider was loaded from, apart from its adapter.
         base_id, base_revision: what the generator was loaded from, apart from its LoRA.
         call: arguments of every call of the generator, e.g. ``{"num_inference_steps": 28}``.
+        base_scheduler: the one that the generator was given in the place of its own, if any (see ``load_generator``).
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class SPROPipeline(DiffusionPipeline):
         guider_revision: str | None = None,
         base_revision: str | None = None,
         call: Mapping[str, Any] | None = None,
+        base_scheduler: str | None = None,
     ):
         super().__init__()
         Environment(base, dict(call or {}))  # an unknown argument is told now, not at the first picture
@@ -88,6 +90,7 @@ class SPROPipeline(DiffusionPipeline):
                 "revision": base_revision,
                 "lora": LORA if has_lora(base) else None,
                 "call": dict(call or {}),
+                "scheduler": base_scheduler,
             },
         )
 
@@ -108,10 +111,13 @@ class SPROPipeline(DiffusionPipeline):
             asked["id"], asked["revision"], adapter=str(folder / asked["adapter"]) if asked["adapter"] else None,
             device=device, dtype=dtype, **{name: asked[name] for name in MANNER},
         )  # fmt: skip
-        base = load_generator(drawn["id"], drawn["revision"], device, dtype)
+        scheduler = drawn.get("scheduler")  # those saved by 0.1.0 before it was kept have none
+        base = load_generator(drawn["id"], drawn["revision"], device, dtype, scheduler)
         if drawn["lora"]:
             load_lora(base, folder / drawn["lora"])
-        return cls(guider, base, asked["id"], drawn["id"], asked["revision"], drawn["revision"], drawn["call"])
+        return cls(
+            guider, base, asked["id"], drawn["id"], asked["revision"], drawn["revision"], drawn["call"], scheduler
+        )
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the config (model_index.json), the guider's adapter and the generator's LoRA."""

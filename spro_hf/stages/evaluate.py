@@ -196,7 +196,11 @@ def _tell(room: Room, folder: Path) -> None:
         for name in columns
         if name not in ("base", other)
     ]
-    played = [row for repo in recipe.rollouts for row in rollouts.read_told(pull(repo.repo, "dataset", repo.revision))]
+    played = [
+        row
+        for repo in recipe.rollouts
+        for row in rollouts.read_told(pull(repo.repo, "dataset", repo.revision, rollouts.wanted))
+    ]
     told = {
         "objective": objective, "reward": recipe.reward, "judges": list(recipe.judges), "systems": list(rows),
         "seed_ids": [row["seed_id"] for row in rows["base"]],

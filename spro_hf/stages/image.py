@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,12 +18,13 @@ from spro_hf.diffusion.finetune import Draws, finetune
 from spro_hf.diffusion.learner import Learner
 from spro_hf.errors import UserError
 from spro_hf.hub.artifacts import pull
-from spro_hf.memory import needing
+from spro_hf.memory import free, needing
 from spro_hf.rewards import Brief
 from spro_hf.schema import ImageRecipe, MultimodalRecipe
 from spro_hf.stages import publish
 from spro_hf.stages.blocks import train_in_blocks
 from spro_hf.stages.room import Room
+from spro_hf.stages.showcase import Guest, Showcase
 from spro_hf.stages.studio import Studio, open_environment
 from spro_hf.steps import derive
 
@@ -157,11 +159,20 @@ def run(room: Room) -> None:
     """Fine-tune on the winners that the recipe names; leaves the generator under ``v1``."""
     recipe: ImageRecipe = room.recipe
     environment = open_environment(recipe.generator)
-    if recipe.prompts:
-        folders, datasets = draw(room, environment), [recipe.prompts.source]
-    else:
-        folders = [pull(repo.repo, "dataset", repo.revision) for repo in recipe.rollouts]
-        datasets = list(dict.fromkeys(r.repo for r in recipe.rollouts))
+    folders = [pull(repo.repo, "dataset", repo.revision, rollouts.wanted) for repo in recipe.rollouts] or draw(
+        room, environment
+    )
+    show = Showcase(room, _shown(folders))
+    show.before(lambda drawn_by=environment: Studio(recipe, drawn_by))
     folder, pictures, steps = train(room, "fine-tune", environment, folders)
+    del environment  # there is room for one
+    free()
+    shown = show.after("v1", lambda: Studio(recipe, open_environment(recipe.generator, str(folder / "generator"))))
     if parallel.first():
-        publish.generator(room, "v1", folder, pictures, steps, datasets)
+        publish.generator(room, "v1", folder, pictures, steps, shown)
+
+
+def _shown(folders: list[Path]) -> Iterator[Guest]:
+    """The winners' captions, each seed's once; ``draw``'s rows have no context of their own."""
+    rows = (row for folder in folders for row in rollouts.read_told(folder))
+    return ((r["seed_id"], r["base_caption"], json.loads(r.get("context") or "{}")) for r in rows if r["kept"])

@@ -13,6 +13,7 @@ from spro_hf.schema import MultimodalRecipe
 from spro_hf.stages import image, publish
 from spro_hf.stages.room import Room
 from spro_hf.stages.rounds import advance_seats, play, seat_all
+from spro_hf.stages.showcase import Showcase, seeds_of, shown_by
 from spro_hf.stages.studio import Studio, open_environment, open_guider
 
 
@@ -25,26 +26,30 @@ def run(room: Room) -> None:
     newest = publish.inputs(room)
     # without rounds nothing is scored
     studio = Studio(recipe, environment, recipe.select, newest["generator"].pinned) if recipe.rounds else None
+    show = Showcase(room, seeds_of(room) if recipe.rounds else shown_by(adapter.repo, adapter.revision))
+    show.before(lambda: studio or Studio(recipe, environment))
     for step in range(recipe.rounds):
         number = recipe.first_round + step
         folder = play(room, number, seats, studio, guider, name)
-        made = publish.by_first(lambda folder=folder, number=number: publish.round(room, number, folder))
         del guider  # there is room for one
         free()
-        guider, name = open_guider(recipe.guider, str(folder / "guider")), made.pinned
+        guider = open_guider(recipe.guider, str(folder / "guider"))
+        shown = show.after(f"round-{number}", lambda studio=studio: studio, lambda guider=guider: guider)
+        made = publish.by_first(lambda told=(number, folder, shown): publish.round(room, *told))
+        name = made["guider"].pinned
         advance_seats(seats, folder / "rollouts", recipe.carry)
         tuned, pictures, steps = image.train(room, f"generator-v{step + 2}", environment, [folder / "rollouts"])
-        tag = f"v{step + 2}"
-        generator = publish.by_first(
-            lambda tag=tag, told=(tuned, pictures, steps): publish.generator(
-                room, tag, *told, [recipe.push["rollouts"]]
-            )
-        )
-        newest = {"guider": made, "generator": generator}
         del environment
         studio.environment = None
         free()
-        environment = open_environment(recipe.generator, str(tuned / "generator"))
-        studio = studio.at(environment, newest["generator"].pinned)
+        environment, tag = open_environment(recipe.generator, str(tuned / "generator")), f"v{step + 2}"
+        studio = studio.at(environment)
+        shown = show.after(tag, lambda studio=studio: studio)
+        generator = publish.by_first(
+            lambda told=(tag, tuned, pictures, steps, shown, [made["rollouts"]]): publish.generator(room, *told)
+        )
+        newest = {"guider": made["guider"], "generator": generator}
+        studio = studio.at(environment, generator.pinned)
+    shown = show.after("v1", lambda: studio or Studio(recipe, environment), lambda: guider)
     if parallel.first():
-        publish.pipeline(room, "v1", newest, guider, environment.pipe)
+        publish.pipeline(room, "v1", newest, guider, environment.pipe, shown)

@@ -8,6 +8,7 @@ from spro_hf.schema import PromptRecipe
 from spro_hf.stages import publish
 from spro_hf.stages.room import Room
 from spro_hf.stages.rounds import advance_seats, play, seat_all
+from spro_hf.stages.showcase import Showcase, seeds_of
 from spro_hf.stages.studio import Studio, open_environment, open_guider
 
 
@@ -21,13 +22,16 @@ def run(room: Room) -> None:
     )
     start = recipe.guider.adapter
     name = pinned(start.repo, start.revision) if start else pinned(recipe.guider.id, recipe.guider.revision)
-    trained = None
+    show = Showcase(room, seeds_of(room))
+    show.before(lambda: studio)
+    guider = open_guider(recipe.guider)
     for number in range(1, recipe.rounds + 1):
-        # from disk, also when it was made just now: a run that was interrupted goes on from exactly the same weights
-        guider = open_guider(recipe.guider, trained)
         folder = play(room, number, seats, studio, guider, name)
         del guider  # there is room for one
         free()
-        made = publish.by_first(lambda folder=folder, number=number: publish.round(room, number, folder))
-        trained, name = str(folder / "guider"), made.pinned
+        # from disk: a run that was interrupted goes on from exactly the same weights
+        guider = open_guider(recipe.guider, str(folder / "guider"))
+        shown = show.after(f"round-{number}", lambda: studio, lambda guider=guider: guider)
+        made = publish.by_first(lambda told=(number, folder, shown): publish.round(room, *told))
+        name = made["guider"].pinned
         advance_seats(seats, folder / "rollouts", recipe.carry)

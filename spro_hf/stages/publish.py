@@ -11,36 +11,24 @@ from typing import Any
 from diffusers import DiffusionPipeline
 from peft import PeftModel
 
-from spro_hf import parallel
-from spro_hf.diffusion.lora import has_lora
-from spro_hf.diffusion.pipeline import SPROPipeline
+from spro_hf import parallel, portrait, rollouts
+from spro_hf.diffusion.lora import WEIGHTS, has_lora, is_stock
+from spro_hf.diffusion.pipeline import ADAPTER, LORA, MANNER, SPROPipeline
 from spro_hf.guider.guider import Guider
 from spro_hf.hub.artifacts import Artifact, resolve
-from spro_hf.hub.cards import fields, render_card
-from spro_hf.models import forget_paths
-from spro_hf.parts import Guider as GuiderSpec
+from spro_hf.models import forget_paths, on_hub
 from spro_hf.rewards.learning import CONFIG
-from spro_hf.rollouts import read_told
+from spro_hf.rollouts import write_prompts
 from spro_hf.schema import ImageRecipe, MultimodalRecipe, ReinforceRecipe
 from spro_hf.stages.opponent import remarks
 from spro_hf.stages.room import Room
+from spro_hf.stages.showcase import lay
+from spro_hf.stages.telling import card, fallen, scores
 
 ADAPTER_CONFIG = "adapter_config.json"
-NOTHING = {"results": [], "evaluated_on": ""}
 
 
-def _card(room: Room, name: str, what: str, tag: str, **given: Any) -> str:
-    """Render the card of the artifact ``what``; what every card may ask for is filled in from the recipe."""
-    recipe = room.recipe
-    common = {
-        "repo": recipe.push[what], "tag": tag, "license": recipe.licenses.get(what, recipe.license),
-        "objective": recipe.objective, "world": recipe.oracle,
-        "reward": recipe.reward, "seed": recipe.seed,
-    }  # fmt: skip
-    return render_card(name, **{k: v for k, v in common.items() if k in fields(name)}, **given)
-
-
-def _fresh(room: Room, name: str) -> Path:
+def fresh(room: Room, name: str) -> Path:
     """An empty folder to lay an artifact out in; what a killed push left there is gone."""
     folder = room.folder / "outbox" / name
     shutil.rmtree(folder, ignore_errors=True)
@@ -48,47 +36,56 @@ def _fresh(room: Room, name: str) -> Path:
     return folder
 
 
-def by_first(publish: Callable[[], Artifact]) -> Artifact:
+def by_first(publish: Callable[[], Any]) -> Any:
     """What the first process published, in every process."""
     return parallel.share(publish() if parallel.first() else None)
 
 
-def round(room: Room, number: int, step: Path) -> Artifact:
-    """Push a round's rollouts, pairs and guider under ``round-<number>``; returns the guider's artifact."""
-    recipe, push, tag = room.recipe, room.recipe.push, f"round-{number}"
-    rows = read_told(step / "rollouts")
+def round(room: Room, number: int, step: Path, shown: Path) -> dict[str, Artifact]:
+    """Push a round's ``rollouts``, ``pairs`` and ``guider``, with what it draws, under ``round-<number>``; gives the three."""
+    push, tag = room.recipe.push, f"round-{number}"
     account = json.loads((step / "account.json").read_text())
-    names = {"guider": rows[0]["guider"], "generator": rows[0]["generator"]}
-    captions = len({row["seed_id"] for row in rows})
-    folder = shutil.copytree(step / "rollouts", _fresh(room, "rollouts"), dirs_exist_ok=True)
-    card = _card(
-        room, "rollouts", "rollouts", tag, round=number, rows=len(rows), seeds=captions,
-        parsed=len(rows) - account["unparsed"], kept_pairs=account["kept_pairs"], **names,
+    folder = shutil.copytree(step / "rollouts", fresh(room, "rollouts"), dirs_exist_ok=True)
+    write_prompts(folder)
+    told = portrait.of_rollouts(folder)
+    first = next(rollouts.told(folder, ["guider", "generator"]))
+    text = card(room, "rollouts", "rollouts", tag, round=number, told=told, **first)
+    played = room.publish("rollouts", "dataset", tag, folder, text, load_dataset_line(push["rollouts"], tag))
+    folder = shutil.copytree(step / "pairs", fresh(room, "pairs"), dirs_exist_ok=True)
+    text = card(
+        room, "preferences", "pairs", tag, round=number, told=portrait.of_pairs(folder), rollouts=played.pinned,
+        sees=account["sees"],
     )  # fmt: skip
-    rollouts = room.publish("rollouts", "dataset", tag, folder, card, _load_dataset(push["rollouts"], tag))
-    folder = shutil.copytree(step / "pairs", _fresh(room, "pairs"), dirs_exist_ok=True)
-    card = _card(room, "preferences", "pairs", tag, round=number, rows=account["kept_pairs"], rollouts=rollouts.pinned)
-    pairs = room.publish("pairs", "dataset", tag, folder, card, _load_dataset(push["pairs"], tag), [rollouts])
-    folder = shutil.copytree(step / "guider", _fresh(room, "guider"), dirs_exist_ok=True)
+    pairs = room.publish("pairs", "dataset", tag, folder, text, load_dataset_line(push["pairs"], tag), [played])
+    guider = _guider(room, number, step / "guider", shown, account, told["seeds"], [played, pairs])
+    return {"rollouts": played, "pairs": pairs, "guider": guider}
+
+
+def _guider(
+    room: Room, number: int, step: Path, shown: Path, account: dict[str, Any], captions: int, used: list[Artifact]
+) -> Artifact:
+    """Push a round's guider, which learned from ``captions`` seeds, with what it draws."""
+    recipe, repo, tag = room.recipe, room.recipe.push["guider"], f"round-{number}"
+    folder = shutil.copytree(step, fresh(room, "guider"), dirs_exist_ok=True)
     _portable(folder, recipe.guider.id, recipe.guider.revision)
-    card = _card(
-        room, "guider", "guider", tag, round=number, base_model=recipe.guider.id, manner=_manner(recipe.guider),
-        call=recipe.generator.call, generator=recipe.generator.id, method=recipe.learn.method, seeds=captions,
-        pairs=account["kept_pairs"], datasets=[push["pairs"]], full=not (folder / ADAPTER_CONFIG).exists(),
-        sees=account["sees"], **NOTHING,
+    told, lora = lay(shown, folder), recipe.learn.lora
+    lost = [f"Of {account['replies']} replies {account['unparsed']} could not be read."] if account["unparsed"] else []
+    settings = {"temperatures": recipe.temperatures, "carry": recipe.carry, "lora": lora and vars(lora),
+                "min_similarity": recipe.select.min_similarity, "gain": recipe.select.gain}  # fmt: skip
+    text = card(
+        room, "guider", "guider", tag, used, round=number, guider=vars(recipe.guider), method=recipe.learn.method,
+        seeds=captions, pairs=account["kept_pairs"], full=not (folder / ADAPTER_CONFIG).exists(), sees=account["sees"],
+        template_words=account["template_words"], settings=settings, failures=lost + fallen(told["results"]), **told,
     )  # fmt: skip
+    scores(room, "guider", tag, folder, told, used)
+    spec = recipe.guider
+    manner = [f"{name}={getattr(spec, name)!r}" for name in MANNER]  # whoever loads it must ask it as it was taught
+    revision = f", {spec.revision!r}" if spec.revision and on_hub(spec.id) else ""
     load = (
-        "from spro_hf import Guider; "
-        f'guider = Guider.load("{recipe.guider.id}", adapter="{push["guider"]}", adapter_revision="{tag}", '
-        f"{_manner(recipe.guider)})"
+        f'from spro_hf import Guider; guider = Guider.load("{spec.id}"{revision}, adapter="{repo}", adapter_revision="{tag}", '
+        f"{', '.join(manner)})"
     )
-    return room.publish("guider", "model", tag, folder, card, load, [rollouts, pairs])
-
-
-def _manner(guider: GuiderSpec) -> str:
-    """How the guider is asked, as arguments: whoever loads it must ask it in the manner that it was taught in."""
-    names = ("style", "reasoning", "word_limit", "max_new_tokens")
-    return ", ".join(f"{name}={getattr(guider, name)!r}" for name in names)
+    return room.publish("guider", "model", tag, folder, text, load, used)
 
 
 def _portable(folder: Path, id: str, revision: str | None) -> None:
@@ -99,42 +96,64 @@ def _portable(folder: Path, id: str, revision: str | None) -> None:
         file.write_text(json.dumps(config | {"base_model_name_or_path": id, "revision": revision}, indent=2))
 
 
-def generator(room: Room, tag: str, step: Path, pictures: int, steps: int, datasets: list[str]) -> Artifact:
-    """Push a generator that learned in ``steps`` from so many winner pictures of these datasets under ``tag``."""
+def generator(
+    room: Room, tag: str, step: Path, pictures: int, steps: int, shown: Path, used: list[Artifact] = ()
+) -> Artifact:
+    """Push a generator that learned in ``steps`` from so many winner pictures under ``tag``.
+
+    ``used`` are rollouts of this very stage.
+    """
     recipe: ImageRecipe | MultimodalRecipe = room.recipe
-    full, told = recipe.finetune.lora is None, {"steps": steps, "pictures": pictures}
-    return _generator(room, "generator", tag, step, full, told | {"datasets": datasets})
+    lora = recipe.finetune.lora
+    settings = vars(recipe.finetune) | {"lora": lora and vars(lora)}
+    told = {"steps": steps, "pictures": pictures, "settings": settings}
+    return _generator(room, "generator", tag, step, lora is None, told, shown, used=used)
 
 
-def reinforced(room: Room, tag: str, step: Path, rows: list[dict[str, Any]]) -> Artifact:
-    """Push a generator that learned by policy gradient under ``tag``, with what each training step told."""
+def reinforced(
+    room: Room, tag: str, step: Path, rows: list[dict[str, Any]], shown: Path | None = None, branch: str = "main"
+) -> Artifact:
+    """Push a generator that learned by policy gradient under ``tag``, with what each training step told.
+
+    A checkpoint goes to a branch of its own and shows nothing.
+    """
     recipe: ReinforceRecipe = room.recipe
     told = {name: sum(row[name] for row in rows) for name in ("pictures", "calls", "seconds", "cpu_seconds")}
     told |= {"steps": len(rows), "method": recipe.method, "processes": parallel.world()}
     card = {"steps": len(rows), "pictures": told["pictures"], "calls": told["calls"], "policy": vars(recipe.policy),
-            "prompts": recipe.prompts, "group": recipe.group, "method": recipe.method}  # fmt: skip
+            "prompts": recipe.prompts, "group": recipe.group, "method": recipe.method,
+            "hours": told["seconds"] / 3600}  # fmt: skip
     extra = {"training.json": json.dumps(told | {"rows": rows}, indent=1)}
-    used = [_reward(room, tag, step, rows)] if recipe.adversary else []
-    return _generator(room, "reinforced", tag, step, recipe.policy.lora is None, card, extra, used)
+    used = [_reward(room, tag, step, rows, branch)] if recipe.adversary else []
+    return _generator(room, "reinforced", tag, step, recipe.policy.lora is None, card, shown, extra, used, branch)
 
 
-def _reward(room: Room, tag: str, step: Path, rows: list[dict[str, Any]]) -> Artifact:
+def _reward(room: Room, tag: str, step: Path, rows: list[dict[str, Any]], branch: str) -> Artifact:
     """Push the reward that learned beside a generator, under the same tag."""
     recipe, repo, spec = room.recipe, room.recipe.push["reward"], room.recipe.adversary
-    folder = shutil.copytree(step / "reward", _fresh(room, "reward"), dirs_exist_ok=True)
+    folder = shutil.copytree(step / "reward", fresh(room, "reward"), dirs_exist_ok=True)
     told = json.loads((folder / CONFIG).read_text())
     met = [row["adversary"] for row in rows if row["adversary"]]
     (folder / "training.json").write_text(json.dumps([{"step": r["step"]} | r["adversary"] for r in rows], indent=1))
-    card = _card(
+    references = recipe.references
+    at = {
+        "id": references.source,
+        "revision": references.revision,
+        "config": references.config,
+        "split": references.split,
+    }
+    apart = {"name": "references told apart", "value": met[-1]["told_apart"], "se": None, "base": None, "n": None}
+    text = card(
         room, "reward", "reward", tag, kind=told["kind"], base_model=told.get("backbone") or told["id"], fields=told,
-        adversary=vars(spec), references=recipe.references.source, updates=sum(m["learned"] for m in met), last=met[-1],
-        steps=len(rows), generator=recipe.generator.id, remarks=remarks(rows, spec.reward),
+        adversary=vars(spec), references=vars(references), updates=sum(m["learned"] for m in met), last=met[-1],
+        steps=len(rows), remarks=remarks(rows, spec.reward), showcase=[], results=[apart], measured_on=at,
+        evaluated_on="the pairs that it met last",
     )  # fmt: skip
     load = (
         f'from spro_hf import rewards; reward = rewards.trained("{repo}", revision="{tag}"); '
         'reward([image], ["a caption"])  # image: a PIL picture'
     )
-    return room.publish("reward", "model", tag, folder, card, load)
+    return room.publish("reward", "model", tag, folder, text, load, branch=branch)
 
 
 def _generator(
@@ -144,35 +163,33 @@ def _generator(
     step: Path,
     full: bool,
     told: dict[str, Any],
+    shown: Path | None,
     files: dict[str, str] | None = None,
     used: list[Artifact] = (),
+    branch: str = "main",
 ) -> Artifact:
     """Push a trained generator, a LoRA or the whole pipeline."""
     recipe, repo = room.recipe, room.recipe.push["generator"]
-    folder = shutil.copytree(step / "generator", _fresh(room, "generator"), dirs_exist_ok=True)
+    folder = shutil.copytree(step / "generator", fresh(room, "generator"), dirs_exist_ok=True)
     forget_paths(folder)
     for name, text in (files or {}).items():
         (folder / name).write_text(text, encoding="utf-8")
-    card = _card(
-        room,
-        template,
-        "generator",
-        tag,
-        base_model=recipe.generator.id,
-        full=full,
-        call=recipe.generator.call,
-        **told,
-        **NOTHING,
+    drawn, stock = lay(shown, folder), full or is_stock(folder)
+    text = card(room, template, "generator", tag, used, full=full, stock=stock, **told, **drawn)
+    scores(room, "generator", tag, folder, drawn, used)
+    load = (
+        f'from diffusers import DiffusionPipeline; pipe = DiffusionPipeline.from_pretrained("{repo}", revision="{tag}")'
     )
-    load = "from diffusers import DiffusionPipeline; "
-    if full:
-        load += f'pipe = DiffusionPipeline.from_pretrained("{repo}", revision="{tag}")'
-    else:
-        load = (
-            f'from spro_hf.diffusion.environment import load_generator; pipe = load_generator("{recipe.generator.id}"); '
-            f'pipe.load_lora_weights("{repo}", weight_name="pytorch_lora_weights.safetensors", revision="{tag}")'
-        )
-    return room.publish("generator", "model", tag, folder, card, load, used)
+    if not full:
+        spec = recipe.generator
+        more = {"revision": spec.revision if on_hub(spec.id) else None, "scheduler": spec.scheduler}
+        said = "".join(f", {name}={value!r}" for name, value in more.items() if value)
+        load = f'from spro_hf.diffusion.environment import load_generator; pipe = load_generator("{spec.id}"{said}); '
+        load += (
+            f'pipe.load_lora_weights("{repo}", weight_name="{WEIGHTS}", revision="{tag}")' if stock
+            else f'from spro_hf.diffusion.lora import load_lora; load_lora(pipe, "{repo}", revision="{tag}")'
+        )  # fmt: skip
+    return room.publish("generator", "model", tag, folder, text, load, used, branch)
 
 
 def inputs(room: Room) -> dict[str, Artifact]:
@@ -182,27 +199,39 @@ def inputs(room: Room) -> dict[str, Artifact]:
     return {n: Artifact(r.repo, "model", r.revision, resolve(r.repo, "model", r.revision)) for n, r in found.items()}
 
 
-def pipeline(room: Room, tag: str, newest: dict[str, Artifact], asked: Guider, drawn: DiffusionPipeline) -> Artifact:
+def pipeline(
+    room: Room, tag: str, newest: dict[str, Artifact], asked: Guider, drawn: DiffusionPipeline, shown: Path
+) -> Artifact:
     """Push guider and generator, which are ``newest``, together as an ``SPROPipeline``."""
     recipe, repo = room.recipe, room.recipe.push["pipeline"]
-    folder = _fresh(room, "pipeline")
+    folder = fresh(room, "pipeline")
     # one all of whose weights were trained is named itself, in the place of what it began from
     guider_at = (recipe.guider.id, recipe.guider.revision)
     guider_at = guider_at if isinstance(asked.model, PeftModel) else (newest["guider"].repo, newest["guider"].tag)
     base_at = (recipe.generator.id, recipe.generator.revision)
     base_at = base_at if has_lora(drawn) else (newest["generator"].repo, newest["generator"].tag)
     SPROPipeline(
-        asked, drawn, guider_at[0], base_at[0], guider_at[1], base_at[1], recipe.generator.call
+        asked,
+        drawn,
+        guider_at[0],
+        base_at[0],
+        guider_at[1],
+        base_at[1],
+        recipe.generator.call,
+        recipe.generator.scheduler,
     ).save_pretrained(folder)
-    card = _card(
-        room, "pipeline", "pipeline", tag, base_model=[recipe.guider.id, recipe.generator.id], rounds=recipe.rounds,
-        guider=newest["guider"].pinned, generator=newest["generator"].pinned, **NOTHING,
+    told, used = lay(shown, folder), list(newest.values())
+    text = card(
+        room, "pipeline", "pipeline", tag, used, guider=vars(recipe.guider), rounds=recipe.rounds,
+        parts={name: vars(one) for name, one in newest.items()},
+        holds=[name for name in (ADAPTER, LORA) if (folder / name).is_dir()], **told,
     )  # fmt: skip
+    scores(room, "pipeline", tag, folder, told, used)
     load = (
         f'from spro_hf import SPROPipeline; pipe = SPROPipeline.from_pretrained("{repo}", revision="{tag}"); '
         f'out = pipe("a red circle", objective="{recipe.objective}"); print(out.prompts[0]); out.images[0]'
     )
-    return room.publish("pipeline", "model", tag, folder, card, load, list(newest.values()))
+    return room.publish("pipeline", "model", tag, folder, text, load, used)
 
 
 def results(room: Room, tag: str, step: Path) -> Artifact:
@@ -217,17 +246,19 @@ def results(room: Room, tag: str, step: Path) -> Artifact:
         for system in told["systems"] for name in names if (row := means[system, name])
     ]  # fmt: skip
     captions = len({seed.rpartition("/")[0] for seed in told["seed_ids"]})
-    folder = shutil.copytree(step, _fresh(room, "results"), dirs_exist_ok=True)
-    card = _card(
+    folder = shutil.copytree(step, fresh(room, "results"), dirs_exist_ok=True)
+    text = card(
         room, "results", "results", tag, systems=told["systems"], captions=captions, noise_seeds=recipe.noise_seeds,
         judges=list(recipe.judges), results=rows, evaluated_on=f"{captions} held-out captions",
+        told=portrait.of_results(folder),
     )  # fmt: skip
     load = (
         "import json; from huggingface_hub import hf_hub_download; "
         f'told = json.load(open(hf_hub_download("{repo}", "told.json", repo_type="dataset", revision="{tag}")))'
     )
-    return room.publish("results", "dataset", tag, folder, card, load)
+    return room.publish("results", "dataset", tag, folder, text, load)
 
 
-def _load_dataset(repo: str, tag: str) -> str:
+def load_dataset_line(repo: str, tag: str) -> str:
+    """The line by which anybody loads a data set's version."""
     return f'from datasets import load_dataset; rows = load_dataset("{repo}", revision="{tag}", split="train")'

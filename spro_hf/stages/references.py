@@ -11,9 +11,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from datasets import Image, Value
-
-from spro_hf import parallel, rollouts
+from spro_hf import parallel, portrait, rollouts
 from spro_hf.diffusion.environment import Environment
 from spro_hf.diffusion.memo import remembered_prompts
 from spro_hf.hub.artifacts import Artifact
@@ -21,19 +19,11 @@ from spro_hf.memory import needing
 from spro_hf.models import pinned
 from spro_hf.schema import ReferencesRecipe
 from spro_hf.seeds import Seed
-from spro_hf.stages.publish import _card, _fresh, _load_dataset
+from spro_hf.stages.publish import fresh, load_dataset_line
 from spro_hf.stages.room import Room
 from spro_hf.stages.studio import open_environment
+from spro_hf.stages.telling import card
 from spro_hf.steps import derive
-
-REFERENCE = {
-    "seed_id": Value("string"),
-    "caption": Value("string"),
-    "prompt": Value("string"),
-    "image": Image(),
-    "image_seed": Value("int64"),
-    "generator": Value("string"),
-}
 
 
 def run(room: Room) -> None:
@@ -44,7 +34,7 @@ def run(room: Room) -> None:
 
     def make(folder: Path, some: list[Seed]) -> None:
         rows = drawn(room, environment, some, lambda n: room.progress.advance(task, n))
-        rollouts.write(rows, REFERENCE, folder, parallel.rank(), parallel.world())
+        rollouts.write(rows, rollouts.REFERENCE, folder, parallel.rank(), parallel.world())
 
     folders = []
     for i, start in enumerate(range(0, len(found), recipe.part)):
@@ -87,15 +77,14 @@ def _generator(recipe: ReferencesRecipe) -> str:
 def publish(room: Room, folders: list[Path]) -> Artifact:
     """Push the parts as one data set under ``v1``."""
     recipe: ReferencesRecipe = room.recipe
-    folder, repo = _fresh(room, "references"), recipe.push["references"]
+    folder, repo = fresh(room, "references"), recipe.push["references"]
     files = [file for part in folders for file in rollouts.files(part) if rollouts.count(file)]
-    captions = {seed.caption for seed in room.seeds()}
     (folder / "data").mkdir()
     for i, file in enumerate(files):
         shutil.copy(file, folder / "data" / f"train-{i:05d}-of-{len(files):05d}.parquet")
-    card = _card(
-        room, "references", "references", "v1", rows=sum(map(rollouts.count, files)), captions=len(captions),
-        per_caption=recipe.per_caption, prompt=recipe.prompt, generator=_generator(recipe), call=recipe.generator.call,
+    text = card(
+        room, "references", "references", "v1", told=portrait.of_references(folder), per_caption=recipe.per_caption,
+        prompt=recipe.prompt, generator=_generator(recipe), call=recipe.generator.call,
         source=room.resolved["seeds"]["source"],
     )  # fmt: skip
-    return room.publish("references", "dataset", "v1", folder, card, _load_dataset(repo, "v1"))
+    return room.publish("references", "dataset", "v1", folder, text, load_dataset_line(repo, "v1"))

@@ -20,13 +20,14 @@ from spro_hf.diffusion.player import Play, Trajectory
 from spro_hf.diffusion.policy import improve, plan
 from spro_hf.diffusion.schedule import family, noisy
 from spro_hf.errors import UserError
-from spro_hf.memory import needing
+from spro_hf.memory import free, needing
 from spro_hf.rewards import Brief
 from spro_hf.schema import ReinforceRecipe
 from spro_hf.stages import publish
 from spro_hf.stages.blocks import train_in_blocks
 from spro_hf.stages.opponent import Opponent, remarks
 from spro_hf.stages.room import Room
+from spro_hf.stages.showcase import Showcase, seeds_of
 from spro_hf.stages.studio import Studio, open_environment
 from spro_hf.statistics import mean_se
 from spro_hf.steps import derive
@@ -41,22 +42,30 @@ def run(room: Room) -> None:
     recipe: ReinforceRecipe = room.recipe
     environment = open_environment(recipe.generator)
     check(recipe, environment)
-    policy = recipe.policy
+    policy, studio = recipe.policy, Studio(recipe, environment)
+    show = Showcase(room, seeds_of(room))
+    show.before(lambda: studio)
     learner = Learner(
         environment, lora=policy.lora and vars(policy.lora), lr=policy.lr, warmup=policy.warmup, ema=policy.ema,
         ema_every=policy.ema_every, checkpointing=policy.gradient_checkpointing,
         seed=derive(recipe.seed, recipe.objective, "reinforce"),
     )  # fmt: skip
-    game = Game(room, Studio(recipe, environment), learner)
+    game = Game(room, studio, learner)
 
     def left(step: int, folder: Path, rows: list[dict[str, Any]]) -> None:
         if step < recipe.steps and parallel.first():
-            publish.reinforced(room, f"step-{step}", folder, rows)
+            publish.reinforced(room, f"step-{step}", folder, rows, branch="checkpoints")
 
     told = left if policy.push_checkpoints else None
     folder, rows = train_in_blocks(room, "train", game, recipe.steps, policy.checkpoint_every, game.play, told)
+    if game.opponent:  # as it was left, also where the training was finished before this process began
+        game.opponent.restore(folder)
+    del game, learner, environment  # there is room for one
+    studio.environment = None
+    free()
+    shown = show.after("v1", lambda: studio.at(open_environment(recipe.generator, str(folder / "generator"))))
     if parallel.first():
-        publish.reinforced(room, "v1", folder, rows)
+        publish.reinforced(room, "v1", folder, rows, shown)
 
 
 def check(recipe: ReinforceRecipe, environment: Environment) -> None:

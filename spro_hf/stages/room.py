@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from spro_hf.hub.artifacts import Artifact, push, resolve, write_lineage
+import yaml
+
+from spro_hf import machine
+from spro_hf.hub import terms
+from spro_hf.hub.artifacts import Artifact, resolve, write_lineage
+from spro_hf.hub.push import push
 from spro_hf.models import commit, on_hub
 from spro_hf.parts import MODEL_FIELDS
 from spro_hf.recipe import dump
@@ -44,7 +51,7 @@ class Room:
         self.resolved = _resolved(self.recipe)
         identity = {"recipe": self.resolved, "inputs": inputs, "models": self.models, "hub": self.hub}
         self.steps = Steps(self.folder, identity, self.together)
-        self.recipe = _at(self.recipe, pins)
+        self.recipe_as_written, self.recipe = self.recipe, _at(self.recipe, pins)
         self.title = f"{self.recipe.objective} · {self.recipe.stage}"
 
     def _pins(self) -> dict[str, str]:
@@ -72,26 +79,68 @@ class Room:
         return self.steps.do(name, make)
 
     def publish(
-        self, what: str, kind: str, tag: str, folder: Path, card: str, load: str, used: list[Artifact] = ()
+        self,
+        what: str,
+        kind: str,
+        tag: str,
+        folder: Path,
+        card: str,
+        load: str,
+        used: list[Artifact] = (),
+        branch: str = "main",
     ) -> Artifact:
-        """Push a finished folder with its card and lineage as one commit under a tag; note it for the report.
+        """Push a finished folder with its card, recipe, lineage and environment as one commit under a tag; note it for the
+        report.
 
         ``used`` are artifacts of this very stage that went in beside the recipe's inputs.
         """
         repo, file = self.recipe.push[what], self.folder / "published" / f"{what}-{tag}.json"
         if file.exists():  # a resumed run; libraries may be newer by now, and what is published is not made anew
             return Artifact(repo, kind, tag, json.loads(file.read_text())["revision"])
-        inputs = self.inputs + [
-            {"what": "made before", "repo": a.repo, "kind": a.kind, "revision": a.tag, "commit": a.revision}
-            for a in used
-        ]
-        write_lineage(folder, recipe=self.resolved, inputs=inputs, seed=self.recipe.seed,
+        write_lineage(folder, recipe=self.resolved, inputs=self.went_in(used), seed=self.recipe.seed,
                       extra={"tag": tag, "models": self.models})  # fmt: skip
+        self._write_recipe(folder)
+        machine.write(folder)
         (folder / "README.md").write_text(card, encoding="utf-8")
-        artifact = push(folder, repo, kind, tag, f"{self.title}: {what} {tag}", self.recipe.private)
+        artifact = push(folder, repo, kind, tag, f"{self.title}: {what} {tag}", self.recipe.private, branch)
         note = {"repo": repo, "type": kind, "tag": tag, "revision": artifact.revision, "what": what, "load": load}
         write_whole(file, json.dumps(note))
         return artifact
+
+    def went_in(self, used: list[Artifact] = ()) -> list[dict[str, Any]]:
+        """The recipe's inputs and ``used``, artifacts of this very stage, by repository and commit."""
+        return self.inputs + [
+            {"what": "made before", "repo": a.repo, "kind": a.kind, "revision": a.tag, "commit": a.revision}
+            for a in used
+        ]
+
+    def _write_recipe(self, folder: Path) -> None:
+        """The resolved recipe as one that runs, with the captions that came from a file of the user's beside it."""
+        told = dump(self.recipe_as_written)
+        if (seeds := getattr(self.recipe, "seeds", None)) and digest(seeds):
+            shutil.copyfile(seeds.source, folder / "seeds.txt")
+            told["seeds"]["source"] = "seeds.txt"
+        text = yaml.safe_dump(told, sort_keys=False, allow_unicode=True)
+        (folder / "recipe.yaml").write_text(text, encoding="utf-8")
+
+    @cached_property
+    def terms(self) -> list[dict[str, str]]:
+        """What went in and its licence: what, id, license and, where there is one, a link. Asked for once a stage."""
+        file = self.folder / "terms.json"
+        if not file.exists():
+            found = [
+                {"what": field.removesuffix(".id"), "id": told.rpartition("@")[0]}
+                for field, told in self.models.items()
+            ]
+            for row, at in zip(found, self.models.values(), strict=True):
+                row |= terms.of_model(row["id"], at.rpartition("@")[2])
+            found += [
+                {"what": one["what"], "id": one["repo"]} | terms.of(one["repo"], one["kind"], one["commit"])
+                for one in self.inputs
+            ]
+            found += [{"what": name} | terms.of_captions(s) for name, s in self.recipe.seed_sets.items() if not s.hub]
+            write_whole(file, json.dumps(found, indent=1))
+        return json.loads(file.read_text())
 
 
 def _at(recipe: Recipe, pins: dict[str, str]) -> Recipe:

@@ -63,7 +63,8 @@ def play(room: Room, number: int, seats: list[Seat], studio: Studio, guider: Gui
             guider.save(folder / "guider")
             told_pairs = _preferences(room, guider, rows, pairs, folder / "rollouts")
             rollouts.write_in_parts(told_pairs, rollouts.PAIR, folder / "pairs", recipe.part, len(pairs))
-            told = account(rows, len(pairs), watch.judges(recipe)) | {"training": told, "sees": guider.sees}
+            told = account(rows, len(pairs), watch.judges(recipe)) | {"training": told}
+            told |= {"sees": guider.sees, "template_words": guider.template_words}
             (folder / "account.json").write_text(json.dumps(told, indent=1))
 
     folder = room.do(f"round-{number}", make)

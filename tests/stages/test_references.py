@@ -8,7 +8,7 @@ import pytest
 
 from spro_hf import rollouts, seeds
 from spro_hf.parts import Seeds
-from spro_hf.stages.references import REFERENCE
+from spro_hf.rollouts import REFERENCE
 from spro_hf.steps import derive
 from spro_hf.tiny.renderer import scene
 from spro_hf.tiny.world import read
