@@ -12,7 +12,7 @@ import pytest
 from spro_hf import recipe as recipes_of
 from spro_hf import rollouts, schema
 from spro_hf.errors import UserError
-from spro_hf.stages.references import REFERENCE
+from spro_hf.rollouts import REFERENCE
 from spro_hf.strict import parse_yaml
 from tests.shadow.limits import SIZES, Job, before, is_list, lacking, makers
 from tests.shadow.limits import job as small
