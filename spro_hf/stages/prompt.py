@@ -24,7 +24,7 @@ def run(room: Room) -> None:
     name = pinned(start.repo, start.revision) if start else pinned(recipe.guider.id, recipe.guider.revision)
     show = Showcase(room, seeds_of(room))
     show.before(lambda: studio)
-    guider = open_guider(recipe.guider)
+    guider, played = open_guider(recipe.guider), []
     for number in range(1, recipe.rounds + 1):
         folder = play(room, number, seats, studio, guider, name)
         del guider  # there is room for one
@@ -32,6 +32,6 @@ def run(room: Room) -> None:
         # from disk: a run that was interrupted goes on from exactly the same weights
         guider = open_guider(recipe.guider, str(folder / "guider"))
         shown = show.after(f"round-{number}", lambda: studio, lambda guider=guider: guider)
-        made = publish.by_first(lambda told=(number, folder, shown): publish.round(room, *told))
-        name = made["guider"].pinned
+        made = publish.by_first(lambda told=(number, folder, shown, played): publish.round(room, *told))
+        name, played = made["guider"].pinned, [made["guider"]]
         advance_seats(seats, folder / "rollouts", recipe.carry)

@@ -41,8 +41,11 @@ def by_first(publish: Callable[[], Any]) -> Any:
     return parallel.share(publish() if parallel.first() else None)
 
 
-def round(room: Room, number: int, step: Path, shown: Path) -> dict[str, Artifact]:
-    """Push a round's ``rollouts``, ``pairs`` and ``guider``, with what it draws, under ``round-<number>``; gives the three."""
+def round(room: Room, number: int, step: Path, shown: Path, played: list[Artifact]) -> dict[str, Artifact]:
+    """Push a round's ``rollouts``, ``pairs`` and ``guider``, with what it draws, under ``round-<number>``; gives the three.
+
+    ``played`` are what played it, guider and generator, where an earlier round of this stage made them.
+    """
     push, tag = room.recipe.push, f"round-{number}"
     account = json.loads((step / "account.json").read_text())
     folder = shutil.copytree(step / "rollouts", fresh(room, "rollouts"), dirs_exist_ok=True)
@@ -50,15 +53,15 @@ def round(room: Room, number: int, step: Path, shown: Path) -> dict[str, Artifac
     told = portrait.of_rollouts(folder)
     first = next(rollouts.told(folder, ["guider", "generator"]))
     text = card(room, "rollouts", "rollouts", tag, round=number, told=told, **first)
-    played = room.publish("rollouts", "dataset", tag, folder, text, load_dataset_line(push["rollouts"], tag))
+    tried = room.publish("rollouts", "dataset", tag, folder, text, load_dataset_line(push["rollouts"], tag), played)
     folder = shutil.copytree(step / "pairs", fresh(room, "pairs"), dirs_exist_ok=True)
     text = card(
-        room, "preferences", "pairs", tag, round=number, told=portrait.of_pairs(folder), rollouts=played.pinned,
+        room, "preferences", "pairs", tag, round=number, told=portrait.of_pairs(folder), rollouts=tried.pinned,
         sees=account["sees"],
     )  # fmt: skip
-    pairs = room.publish("pairs", "dataset", tag, folder, text, load_dataset_line(push["pairs"], tag), [played])
-    guider = _guider(room, number, step / "guider", shown, account, told["seeds"], [played, pairs])
-    return {"rollouts": played, "pairs": pairs, "guider": guider}
+    pairs = room.publish("pairs", "dataset", tag, folder, text, load_dataset_line(push["pairs"], tag), [tried])
+    guider = _guider(room, number, step / "guider", shown, account, told["seeds"], [*played, tried, pairs])
+    return {"rollouts": tried, "pairs": pairs, "guider": guider}
 
 
 def _guider(
@@ -101,7 +104,7 @@ def generator(
 ) -> Artifact:
     """Push a generator that learned in ``steps`` from so many winner pictures under ``tag``.
 
-    ``used`` are rollouts of this very stage.
+    ``used`` are what it learned from, and began from, where this very stage made them.
     """
     recipe: ImageRecipe | MultimodalRecipe = room.recipe
     lora = recipe.finetune.lora
