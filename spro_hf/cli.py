@@ -1,5 +1,5 @@
-"""The command line: ``spro-hf plan`` a recipe and ``run`` it, ``score`` pictures, ``hub serve`` what a run left, ``report``
-it again."""
+"""The command line: ``spro-hf plan`` a recipe and ``run`` it, ``score`` pictures, ``hub serve`` what a run left and ``report`` it
+again; ``lineage``, ``diff`` and ``reproduce`` of what is on a Hub; the ``space`` that shows it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ from typing import Any
 
 import yaml
 
+from spro_hf import space
 from spro_hf.errors import UserError
+from spro_hf.hub import users
+from spro_hf.hub.server import hub_of, serve_forever
+from spro_hf.lineage import diff, reproduce, show
 from spro_hf.strict import parse_yaml
 
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)  # what a user can mend
@@ -26,6 +30,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--hub", default="local", help='"local" (default) or the address of a Hub, e.g. https://huggingface.co'
     )
+    run.add_argument(
+        "--dry-run", action="store_true", help="push nothing; what would be pushed is laid out in the run's folder"
+    )
     _add_plan(
         commands.add_parser("plan", help="what a run will take: models, pictures, memory, disk, hours; no weights")
     )
@@ -37,6 +44,11 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("folder", type=Path, help="a run's folder, e.g. runs/tiny-spro, or a Hub's own")
     serve.add_argument("--host", default="127.0.0.1")
     serve.add_argument("--port", type=int, default=8642)
+    users.add(hub.add_parser("user", help="add a user to a local Hub; prints their token once"))
+    show.add(commands.add_parser("lineage", help="where an artifact of a Hub comes from, as a tree and as a picture"))
+    diff.add(commands.add_parser("diff", help="what changed between two versions: recipe, inputs, results, pictures"))
+    reproduce.add(commands.add_parser("reproduce", help="make an artifact of a Hub again, and say whether it is equal"))
+    space.add(commands.add_parser("space", help="the demo app: run it here, or publish it as a Space"))
     report = commands.add_parser("report", help="write report.html again from a run's results.json")
     report.add_argument("folder", type=Path)
     return parser
@@ -134,30 +146,31 @@ def _run(arguments: argparse.Namespace) -> int:
     changes = _all_changes(arguments)
     name = f"{arguments.recipe.resolve().parent.name}-{arguments.recipe.stem}"
     out = arguments.out or Path("runs") / name
-    run(arguments.recipe, out, arguments.hub, arguments.seeds, changes, ["spro-hf", *sys.argv[1:]])
+    command = ["spro-hf", *sys.argv[1:]]
+    run(arguments.recipe, out, arguments.hub, arguments.seeds, changes, command, arguments.dry_run)
     return 0
 
 
 def _score(arguments: argparse.Namespace) -> int:
     from spro_hf.score import main as score
 
-    local = arguments.hub and "://" not in arguments.hub
-    return score(arguments, _changes(arguments.changes), _hub_of(Path(arguments.hub)) if local else None)
+    return score(arguments, _changes(arguments.changes), _local(arguments.hub))
 
 
-def _serve(arguments: argparse.Namespace) -> int:
-    from spro_hf.hub.server import serve_forever
+def _space(arguments: argparse.Namespace) -> int:
+    return space.main(arguments, _local(arguments.hub))
 
-    serve_forever(_hub_of(arguments.folder), arguments.host, arguments.port)
+
+def _local(hub: str | None) -> Path | None:
+    """The local Hub's folder that ``--hub`` means; None if it is an address, or is not given."""
+    return hub_of(Path(hub)) if hub and "://" not in hub else None
+
+
+def _hub(arguments: argparse.Namespace) -> int:
+    if arguments.action == "user":
+        return users.main(arguments)
+    serve_forever(hub_of(arguments.folder), arguments.host, arguments.port)
     return 0
-
-
-def _hub_of(folder: Path) -> Path:
-    """The local Hub's own folder in that of a run."""
-    found = folder / "hub" if (folder / "hub").is_dir() else folder
-    if not (found / "repos").is_dir():
-        raise UserError(f"{folder}: holds no local Hub; name a run's folder, e.g. runs/demo.")
-    return found
 
 
 def _report(arguments: argparse.Namespace) -> int:
@@ -167,7 +180,8 @@ def _report(arguments: argparse.Namespace) -> int:
     return 0
 
 
-COMMANDS = {"run": _run, "plan": _plan, "score": _score, "hub": _serve, "report": _report}
+COMMANDS = {"run": _run, "plan": _plan, "score": _score, "hub": _hub, "report": _report, "lineage": show.main,
+            "diff": diff.main, "reproduce": reproduce.main, "space": _space}  # fmt: skip
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -67,7 +67,7 @@ def run(
             from spro_hf.hub import unpublished
 
             unpublished.begin(out / UNPUBLISHED)
-            hub = f"nowhere (a dry run with {hub})"
+            hub = "nowhere (a dry run)"
         return _stages(path, out, recipes, hub, command or [])
 
 

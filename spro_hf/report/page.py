@@ -13,6 +13,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from spro_hf.lineage import graph, picture
 from spro_hf.report import reading, sections, verdict, watching
 from spro_hf.report.reading import known, own_metric, rows
 from spro_hf.steps import write_whole
@@ -90,6 +91,7 @@ def _view(results: dict[str, Any], folder: Path) -> dict[str, Any]:
         "style": style,
         "objectives": objectives,
         "artifacts": reading.newest(results),
+        "lineage": lineage(results),
         "metrics": [m for m in results["metrics"] if any(m in o["table"]["metrics"] for o in objectives if o["table"])],
         "warnings": [w for o in results["objectives"] for w in verdict.warnings(results, o)],
         "has": {name: any(o[name] for o in objectives) for name in SECTIONS},
@@ -100,6 +102,12 @@ def _view(results: dict[str, Any], folder: Path) -> dict[str, Any]:
         "duration": duration_words(results["made"].get("seconds")),
         "shown": SHOWN,
     }
+
+
+def lineage(results: dict[str, Any]) -> Markup | None:
+    """The picture of what was made of what; None where nothing was, or an older run did not note it."""
+    found = graph.of_run(results["artifacts"])
+    return Markup(picture.svg(found)) if found.edges else None
 
 
 def _colours(systems: list[str]) -> dict[str, int]:

@@ -23,7 +23,7 @@ def run(room: Room) -> None:
     adapter = recipe.guider.adapter
     guider, name = open_guider(recipe.guider), pinned(adapter.repo, adapter.revision)
     environment, seats = open_environment(recipe.generator), seat_all(room) if recipe.rounds else []
-    newest, played = publish.inputs(room), []
+    newest, played, learned = publish.inputs(room), [], []
     # without rounds nothing is scored
     studio = Studio(recipe, environment, recipe.select, newest["generator"].pinned) if recipe.rounds else None
     show = Showcase(room, seeds_of(room) if recipe.rounds else shown_by(adapter.repo, adapter.revision))
@@ -36,7 +36,7 @@ def run(room: Room) -> None:
         guider = open_guider(recipe.guider, str(folder / "guider"))
         shown = show.after(f"round-{number}", lambda studio=studio: studio, lambda guider=guider: guider)
         made = publish.by_first(lambda told=(number, folder, shown, played): publish.round(room, *told))
-        name = made["guider"].pinned
+        name, learned = made["guider"].pinned, [made["rollouts"]]
         advance_seats(seats, folder / "rollouts", recipe.carry)
         tuned, pictures, steps = image.train(room, f"generator-v{step + 2}", environment, [folder / "rollouts"])
         del environment
@@ -46,13 +46,11 @@ def run(room: Room) -> None:
         studio = studio.at(environment)
         shown = show.after(tag, lambda studio=studio: studio)
         generator = publish.by_first(
-            lambda told=(tag, tuned, pictures, steps, shown, [made["rollouts"], *played[1:]]): publish.generator(
-                room, *told
-            )
+            lambda told=(tag, tuned, pictures, steps, shown, [*learned, *played[1:]]): publish.generator(room, *told)
         )
         newest = {"guider": made["guider"], "generator": generator}
         played = list(newest.values())
         studio = studio.at(environment, generator.pinned)
     shown = show.after("v1", lambda: studio or Studio(recipe, environment), lambda: guider)
     if parallel.first():
-        publish.pipeline(room, "v1", newest, guider, environment.pipe, shown)
+        publish.pipeline(room, "v1", newest, learned, guider, environment.pipe, shown)

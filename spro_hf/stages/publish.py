@@ -203,9 +203,18 @@ def inputs(room: Room) -> dict[str, Artifact]:
 
 
 def pipeline(
-    room: Room, tag: str, newest: dict[str, Artifact], asked: Guider, drawn: DiffusionPipeline, shown: Path
+    room: Room,
+    tag: str,
+    newest: dict[str, Artifact],
+    learned: list[Artifact],
+    asked: Guider,
+    drawn: DiffusionPipeline,
+    shown: Path,
 ) -> Artifact:
-    """Push guider and generator, which are ``newest``, together as an ``SPROPipeline``."""
+    """Push guider and generator, which are ``newest``, together as an ``SPROPipeline``.
+
+    ``learned`` are the rollouts of this stage that both learned from last, if there are any.
+    """
     recipe, repo = room.recipe, room.recipe.push["pipeline"]
     folder = fresh(room, "pipeline")
     # one all of whose weights were trained is named itself, in the place of what it began from
@@ -223,7 +232,7 @@ def pipeline(
         recipe.generator.call,
         recipe.generator.scheduler,
     ).save_pretrained(folder)
-    told, used = lay(shown, folder), list(newest.values())
+    told, used = lay(shown, folder), [*newest.values(), *learned]
     text = card(
         room, "pipeline", "pipeline", tag, used, guider=vars(recipe.guider), rounds=recipe.rounds,
         parts={name: vars(one) for name, one in newest.items()},

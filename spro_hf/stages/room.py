@@ -97,13 +97,16 @@ class Room:
         repo, file = self.recipe.push[what], self.folder / "published" / f"{what}-{tag}.json"
         if file.exists():  # a resumed run; libraries may be newer by now, and what is published is not made anew
             return Artifact(repo, kind, tag, json.loads(file.read_text())["revision"])
-        write_lineage(folder, recipe=self.resolved, inputs=self.went_in(used), seed=self.recipe.seed,
+        inputs = self.went_in(used)
+        write_lineage(folder, recipe=self.resolved, inputs=inputs, seed=self.recipe.seed,
                       extra={"tag": tag, "models": self.models})  # fmt: skip
         self._write_recipe(folder)
         machine.write(folder)
         (folder / "README.md").write_text(card, encoding="utf-8")
         artifact = push(folder, repo, kind, tag, f"{self.title}: {what} {tag}", self.recipe.private, branch)
         note = {"repo": repo, "type": kind, "tag": tag, "revision": artifact.revision, "what": what, "load": load}
+        made = {"stage": self.recipe.stage, "objective": self.recipe.objective, "push": self.recipe.push}
+        note["lineage"] = {"recipe": made, "inputs": inputs, "models": self.models, "seed": self.recipe.seed}
         write_whole(file, json.dumps(note))
         return artifact
 

@@ -7,12 +7,16 @@ import os
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
+from spro_hf import recipe as recipes_of
 from spro_hf import rollouts
+from spro_hf.hub import front_matter
 from tests.stages.conftest import killed, small, spro
 
 SYSTEMS = ["base", "untrained guider", "best-of-n", "SPRO-Prompt", "SPRO-Image", "SPRO-MM"]
@@ -68,10 +72,78 @@ def test_everything_loads_as_the_printed_lines_say(whole):
     }
     script = "\n".join(line for what, load in newest.items() for line in (load, checks[what]))
     with _served(whole) as environment:
-        done = subprocess.run(
-            [sys.executable, "-c", script], capture_output=True, text=True, env=environment, timeout=300
-        )
+        _python(script, environment, whole)
+
+
+PASTED = """
+import json, pathlib, re, sys
+for what, check in json.load(sys.stdin).items():
+    stage = "evaluate" if what == "results" else "multimodal"
+    (file,) = pathlib.Path("stages").glob(f"*-{stage}/outbox/{what}/README.md")
+    found = {}
+    for block in re.findall(r"```python\\n(.*?)```", file.read_text(), re.DOTALL)[:2]:
+        names = {}  # as in a Python that has just been started
+        exec(block, names)
+        found |= names
+    assert eval(check, found), what
+"""
+
+
+def test_the_cards_run_as_pasted(whole):
+    """Guider by stock transformers and peft, LoRA by stock diffusers, the pipeline, the data sets, the results."""
+    checks = {
+        "guider": "reply and prompt in reply and out.images[0].size == (32, 32)",
+        "generator": "image.size == (32, 32) and pipe.get_active_adapters() == ['default_0']",
+        "pipeline": "out.images[0].size == (32, 32) and out.base_images",
+        "rollouts": "rows.num_rows == 18 and prompts.column_names == ['filename', 'caption', 'improved_prompt_new', 'score', "
+        "'image_path', 'objective']",
+        "pairs": "rows.to_list() == pairs.to_list() and len(pairs)",
+        "results": "results['objective'] == 'engagement'",
+    }
+    with _served(whole) as environment:
+        _python(PASTED, environment, whole, json.dumps(checks))
+
+
+def _python(script, environment, folder, given=""):
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        input=given,
+        env=environment,
+        cwd=folder,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_every_version_has_a_card_with_pictures_its_recipe_its_machine_and_its_terms(whole):
+    for file in (whole / "stages").glob("*/outbox/*/README.md"):
+        folder, what = file.parent, file.parent.name
+        (recipe,) = recipes_of.load(folder / "recipe.yaml")  # it runs as it is
+        lineage = json.loads((folder / "lineage.json").read_text())
+        assert recipes_of.dump(recipe) == lineage["recipe"], file
+        machine = json.loads((folder / "environment.json").read_text())
+        assert machine["threads"] > 0 and machine["versions"]["torch"] == version("torch")
+        assert "spro_hf/tiny/generator | apache-2.0" in file.read_text().replace("\\_", "_")
+        if what in ("guider", "generator", "pipeline"):
+            shown = json.loads((folder / "showcase" / "showcase.json").read_text())
+            assert len(shown["rows"]) == 6 and shown["results"][0]["n"] == 6
+            assert (folder / "showcase" / "before_after.png").is_file() and "before_after.png" in file.read_text()
+            written = yaml.safe_load((folder / ".eval_results" / "spro.yaml").read_text())
+            index = front_matter.read(file.read_text())["model-index"][0]["results"][0]["metrics"]
+            assert (
+                [row["value"] for row in written]
+                == [row["value"] for row in index]
+                == [r["value"] for r in shown["results"]]
+            )
+
+
+def test_a_version_is_made_again_from_the_hub_alone(whole, tmp_path):
+    """The last round's guider and the fine-tuned generator: bit for bit, on a machine that has nothing else."""
+    for artifact in ("spro/tiny-engagement-generator@v1", "datasets/spro/tiny-engagement-rollouts@round-1"):
+        done = spro("reproduce", artifact, "--hub", whole, "--out", tmp_path / artifact.replace("/", "-"))
+        assert "equal bit for bit" in done.stdout, done.stdout
 
 
 class _served:
