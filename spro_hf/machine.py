@@ -23,7 +23,7 @@ def told() -> dict[str, Any]:
     device = parallel.device()
     return {
         "python": platform.python_version(),
-        "platform": f"{platform.system()} {platform.release()}",
+        "system": platform.system(),
         "processor": platform.machine(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
