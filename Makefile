@@ -31,8 +31,8 @@ serve: install  ## keep the demo's local Hub up
 references: install  ## draw reference pictures and push them; RECIPE=... HUB=... NAMESPACE=you
 	$(BIN)/spro-hf run $(RECIPE) --out runs/references-$(basename $(notdir $(RECIPE))) --hub $(HUB) $(if $(NAMESPACE),--set namespace=$(NAMESPACE))
 
-test: install   ## all tests
-	$(BIN)/python -m pytest
+test: install   ## all tests, in two processes
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: install   ## style and errors
 	$(BIN)/ruff check .

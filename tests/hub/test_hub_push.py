@@ -7,12 +7,12 @@ from pathlib import Path
 
 import faults
 import pytest
-from conftest import clients
 from faults import Proxy, at, every
 
 from spro_hf.errors import UserError
 from spro_hf.hub import artifacts, unpublished
 from spro_hf.hub.server import Server
+from tests.hub.conftest import clients
 
 CARD = "---\nlicense: apache-2.0\ntags: [spro]\n---\n# A card\n"
 
