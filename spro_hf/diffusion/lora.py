@@ -132,7 +132,9 @@ def save_lora(pipe: DiffusionPipeline, folder: str | Path) -> None:
         state = convert_state_dict_to_diffusers(state)
     layers = {f"{name}_lora_layers": {k: v.contiguous() for k, v in state.items()}}
     about = _collate_lora_metadata({name: denoiser})
-    for config in about.values():  # a set has another order in every process, and the same training is to give the same file
+    for (
+        config
+    ) in about.values():  # a set has another order in every process, and the same training is to give the same file
         config |= {key: sorted(value) for key, value in config.items() if isinstance(value, set)}
     pipe.save_lora_weights(folder, weight_name=WEIGHTS, **layers, **about)
 

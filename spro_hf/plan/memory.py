@@ -8,7 +8,7 @@ of both what is looked back at: a frozen copy, an average.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import ceil
 from typing import Any
 
@@ -100,10 +100,22 @@ def phases(recipe: Recipe, sizes: dict[str, Size | None], counts: Counts) -> lis
         draws.training = scores.training = {gpu: kept}
         return _opposed(recipe, sizes, found) if recipe.adversary else found
     if isinstance(recipe, ImageRecipe):
-        return [draws, scores, *tuning(recipe, generator, [drawer, *(scorers if recipe.prompts else [])], counts)]
+        held = scorers if recipe.prompts else []
+        if not recipe.prompts:  # the card's pictures are scored after the generator was let go
+            draws, scores = _shown(recipe, sizes, counts, [drawer], scorers)
+        return [draws, scores, *tuning(recipe, generator, [drawer, *held], counts)]
     if isinstance(recipe, EvaluateRecipe):
         return _evaluate(recipe, sizes, counts, [draws, scores])
     return _prompt(recipe, sizes, counts, [draws, scores], drawer)
+
+
+def _shown(
+    recipe: Recipe, sizes: dict[str, Size | None], counts: Counts, drawers: list[Held], scorers: list[Held]
+) -> list[Phase]:
+    """A showcase of a stage that scores nothing else (``stages/showcase.py``): drawn one by one, scored by themselves."""
+    few = replace(recipe, generator=replace(recipe.generator, batch_size=1))
+    needs = {passes.GPU: passes.drawing(few, sizes["generator.id"], counts)}
+    return [Phase("show", drawers, passes=needs), Phase("score", scorers, passes=passes.seeing(recipe, sizes))]
 
 
 def _opposed(recipe: ReinforceRecipe, sizes: dict[str, Size | None], found: list[Phase]) -> list[Phase]:
@@ -157,7 +169,10 @@ def _prompt(
         found.append(Phase("learn", everything, {writer.device: state}, {writer.device: needs}))
     if isinstance(recipe, MultimodalRecipe):
         found += tuning(recipe, sizes["generator.id"], everything, counts) if recipe.rounds else []
-        found.append(Phase("show", everything))
+        if not recipe.rounds:  # guider and generator draw for the card and are let go, then it is scored
+            scorers = [held for held in drawn[0].weights if held != drawer]
+            found = _shown(recipe, sizes, counts, [drawer, writer], scorers)
+        found.append(Phase("publish", everything if recipe.rounds else [drawer, writer]))
     return found
 
 

@@ -163,11 +163,13 @@ def run(room: Room) -> None:
         room, environment
     )
     show = Showcase(room, _shown(folders))
-    show.before(lambda drawn_by=environment: Studio(recipe, drawn_by))
+    show.before(lambda found=environment: found)
     folder, pictures, steps = train(room, "fine-tune", environment, folders)
     del environment  # there is room for one
     free()
-    shown = show.after("v1", lambda: Studio(recipe, open_environment(recipe.generator, str(folder / "generator"))))
+    show.draw("v1", lambda: open_environment(recipe.generator, str(folder / "generator")))
+    free()
+    shown = show.score("v1", lambda: Studio(recipe))
     if parallel.first():
         publish.generator(room, "v1", folder, pictures, steps, shown)
 

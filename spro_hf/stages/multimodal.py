@@ -27,14 +27,15 @@ def run(room: Room) -> None:
     # without rounds nothing is scored
     studio = Studio(recipe, environment, recipe.select, newest["generator"].pinned) if recipe.rounds else None
     show = Showcase(room, seeds_of(room) if recipe.rounds else shown_by(adapter.repo, adapter.revision))
-    show.before(lambda: studio or Studio(recipe, environment))
+    show.before(lambda: environment)
     for step in range(recipe.rounds):
         number = recipe.first_round + step
         folder = play(room, number, seats, studio, guider, name)
         del guider  # there is room for one
         free()
         guider = open_guider(recipe.guider, str(folder / "guider"))
-        shown = show.after(f"round-{number}", lambda studio=studio: studio, lambda guider=guider: guider)
+        show.draw(f"round-{number}", lambda studio=studio: studio.environment, lambda guider=guider: guider)
+        shown = show.score(f"round-{number}", lambda studio=studio: studio)
         made = publish.by_first(lambda told=(number, folder, shown, played): publish.round(room, *told))
         name, learned = made["guider"].pinned, [made["rollouts"]]
         advance_seats(seats, folder / "rollouts", recipe.carry)
@@ -44,13 +45,20 @@ def run(room: Room) -> None:
         free()
         environment, tag = open_environment(recipe.generator, str(tuned / "generator")), f"v{step + 2}"
         studio = studio.at(environment)
-        shown = show.after(tag, lambda studio=studio: studio)
+        show.draw(tag, lambda found=environment: found)
+        shown = show.score(tag, lambda studio=studio: studio)
         generator = publish.by_first(
             lambda told=(tag, tuned, pictures, steps, shown, [*learned, *played[1:]]): publish.generator(room, *told)
         )
         newest = {"guider": made["guider"], "generator": generator}
         played = list(newest.values())
         studio = studio.at(environment, generator.pinned)
-    shown = show.after("v1", lambda: studio or Studio(recipe, environment), lambda: guider)
+    show.draw("v1", lambda: environment, lambda: guider)
+    if not studio:  # no scorer was there so far, and there may be no room for one beside these
+        guider = environment = None
+        free()
+    shown = show.score("v1", lambda: studio or Studio(recipe))
+    if not studio:
+        guider, environment = open_guider(recipe.guider), open_environment(recipe.generator)
     if parallel.first():
         publish.pipeline(room, "v1", newest, learned, guider, environment.pipe, shown)

@@ -23,7 +23,7 @@ def run(room: Room) -> None:
     start = recipe.guider.adapter
     name = pinned(start.repo, start.revision) if start else pinned(recipe.guider.id, recipe.guider.revision)
     show = Showcase(room, seeds_of(room))
-    show.before(lambda: studio)
+    show.before(lambda: studio.environment)
     guider, played = open_guider(recipe.guider), []
     for number in range(1, recipe.rounds + 1):
         folder = play(room, number, seats, studio, guider, name)
@@ -31,7 +31,8 @@ def run(room: Room) -> None:
         free()
         # from disk: a run that was interrupted goes on from exactly the same weights
         guider = open_guider(recipe.guider, str(folder / "guider"))
-        shown = show.after(f"round-{number}", lambda: studio, lambda guider=guider: guider)
+        show.draw(f"round-{number}", lambda: studio.environment, lambda guider=guider: guider)
+        shown = show.score(f"round-{number}", lambda: studio)
         made = publish.by_first(lambda told=(number, folder, shown, played): publish.round(room, *told))
         name, played = made["guider"].pinned, [made["guider"]]
         advance_seats(seats, folder / "rollouts", recipe.carry)

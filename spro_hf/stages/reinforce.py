@@ -44,7 +44,7 @@ def run(room: Room) -> None:
     check(recipe, environment)
     policy, studio = recipe.policy, Studio(recipe, environment)
     show = Showcase(room, seeds_of(room))
-    show.before(lambda: studio)
+    show.before(lambda: studio.environment)
     learner = Learner(
         environment, lora=policy.lora and vars(policy.lora), lr=policy.lr, warmup=policy.warmup, ema=policy.ema,
         ema_every=policy.ema_every, checkpointing=policy.gradient_checkpointing,
@@ -63,7 +63,8 @@ def run(room: Room) -> None:
     del game, learner, environment  # there is room for one
     studio.environment = None
     free()
-    shown = show.after("v1", lambda: studio.at(open_environment(recipe.generator, str(folder / "generator"))))
+    show.draw("v1", lambda: open_environment(recipe.generator, str(folder / "generator")))
+    shown = show.score("v1", lambda: studio)
     if parallel.first():
         publish.reinforced(room, "v1", folder, rows, shown)
 

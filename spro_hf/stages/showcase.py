@@ -11,15 +11,16 @@ import dataclasses
 import json
 import shutil
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from spro_hf.diffusion.environment import Environment
 from spro_hf.diffusion.lora import has_lora, switched
 from spro_hf.guider.guider import Guider
 from spro_hf.hub.artifacts import pull
+from spro_hf.memory import needing
 from spro_hf.parallel import first
 from spro_hf.report.grids import grid
 from spro_hf.stages.room import Room
@@ -30,13 +31,16 @@ from spro_hf.steps import derive
 SHOWN = 8  # captions; each is drawn twice
 _CELL = 160  # pixels of a picture's side in the grid
 _MOST = 512  # pixels of a side that are published; a card is to load fast
-_JSON = "showcase/showcase.json"
+_JSON, _PROMPTS = "showcase/showcase.json", "prompts.json"
 Scores = list[dict[str, Any]]
 Guest = tuple[str, str, Mapping[str, str]]  # name, caption, and what else is known of the post
 
 
 class Showcase:
-    """The captions of a room's showcases, and its steps ``showcase/...``. Only the first process draws."""
+    """The captions of a room's showcases, and its steps ``showcase/...``, in which only the first process does anything.
+
+    Drawing and scoring are apart, so that a stage need not hold generator and scorers at once.
+    """
 
     def __init__(self, room: Room, guests: Iterable[Guest]):
         self.room = room
@@ -46,18 +50,26 @@ class Showcase:
             for name, caption, context in list(chosen.values())[:SHOWN]
         ]
 
-    def before(self, studio: Callable[[], Studio]) -> None:
+    def before(self, environment: Callable[[], Environment]) -> None:
         """Draw every caption by the plain generator, before anything is trained."""
 
         def make(folder: Path) -> None:
-            if first():
-                for i, image in enumerate(_plain(studio(), self.seats)):
-                    image.save(folder / f"{i:02d}.png")
+            if not first():
+                return
+            found, generator = environment(), self.room.recipe.generator
+            if generator.lora and not has_lora(
+                found.pipe
+            ):  # all its weights were trained: nothing could be switched off
+                found = open_environment(dataclasses.replace(generator, lora=None))
+            with switched(found.pipe, False):
+                self._draw(found, [seat.caption for seat in self.seats], "before", folder)
 
         self.room.do("showcase/before", make)
 
-    def after(self, version: str, studio: Callable[[], Studio], guider: Callable[[], Guider] | None = None) -> Path:
-        """Draw every caption by what was trained, rewritten by a guider if there is one; gives the folder that is shown.
+    def draw(
+        self, version: str, environment: Callable[[], Environment], guider: Callable[[], Guider] | None = None
+    ) -> None:
+        """Draw every caption by what was trained, rewritten by a guider if there is one.
 
         A reply that does not parse leaves the caption as it is, as it would in use.
         """
@@ -65,25 +77,49 @@ class Showcase:
         def make(folder: Path) -> None:
             if not first():
                 return
-            drawn_by, plain = (
-                studio(),
-                [_open(file) for file in sorted((self.room.folder / "showcase/before").glob("*.png"))],
-            )
-            for seat, image in zip(self.seats, plain, strict=True):
-                seat.shown_image = seat.base_image = image
-            captions = prompts = [seat.caption for seat in self.seats]
+            prompts = [seat.caption for seat in self.seats]
             if guider and self.seats:
+                for seat, image in zip(self.seats, self._pictures("before"), strict=True):
+                    seat.shown_image = image
                 seed = derive(self.room.recipe.seed, "showcase")
                 replies = guider().reply([s.task(self.room.recipe.objective) for s in self.seats], [None], seed)
                 prompts = [reply.prompt or seat.caption for seat, (reply,) in zip(self.seats, replies, strict=True)]
-            task = self.room.progress.task(f"{self.room.title} · {version} · showcase", total=len(self.seats))
-            advance = partial(self.room.progress.advance, task)
-            drawn = drawn_by.render(prompts, [s.image_seed for s in self.seats], advance) if self.seats else []
+            (folder / _PROMPTS).write_text(json.dumps(prompts))
+            self._draw(environment(), prompts, version, folder)
+
+        self.room.do(f"showcase/{version}-drawn", make)
+
+    def score(self, version: str, studio: Callable[[], Studio]) -> Path:
+        """Score what ``draw`` drew, and the pictures before; gives the folder that is shown."""
+
+        def make(folder: Path) -> None:
+            if not first():
+                return
+            plain, drawn = self._pictures("before"), self._pictures(f"{version}-drawn")
+            for seat, image in zip(self.seats, plain, strict=True):
+                seat.base_image = image
+            prompts = json.loads((self._folder(f"{version}-drawn") / _PROMPTS).read_text())
+            judge, captions = studio(), [seat.caption for seat in self.seats]
             # both by the same scorers at the same moment: one that learns meanwhile compares with nothing else
-            was, now = _scored(drawn_by, self.seats, captions, plain), _scored(drawn_by, self.seats, prompts, drawn)
+            was, now = _scored(judge, self.seats, captions, plain), _scored(judge, self.seats, prompts, drawn)
             self._lay_out(folder, prompts, plain, drawn, was, now)
 
         return self.room.do(f"showcase/{version}", make)
+
+    def _draw(self, environment: Environment, prompts: list[str], version: str, folder: Path) -> None:
+        task = self.room.progress.task(f"{self.room.title} · showcase · {version}", total=len(prompts))
+        for i, (prompt, seat) in enumerate(zip(prompts, self.seats, strict=True)):
+            # one by one: a stage that draws nothing else may have no room for more
+            with needing("generator.dtype", self.room.recipe.generator.dtype):
+                (image,) = environment.render([prompt], [seat.image_seed])
+            image.save(folder / f"{i:02d}.png")
+            self.room.progress.advance(task)
+
+    def _folder(self, name: str) -> Path:
+        return self.room.folder / "showcase" / name
+
+    def _pictures(self, name: str) -> list[Image.Image]:
+        return [_open(file) for file in sorted(self._folder(name).glob("*.png"))]
 
     def _lay_out(
         self,
@@ -136,17 +172,6 @@ def lay(shown: Path | None, folder: Path) -> dict[str, Any]:
     shutil.copytree(shown, folder / "showcase", dirs_exist_ok=True)
     told = json.loads((shown / "showcase.json").read_text())
     return {"results": told["results"], "evaluated_on": told["evaluated_on"], "showcase": told["rows"]}
-
-
-def _plain(studio: Studio, seats: list[Seat]) -> list[Image.Image]:
-    """The captions' pictures by the generator that the recipe names, without anything that was trained on top."""
-    generator, environment = studio.recipe.generator, studio.environment
-    if generator.lora and not has_lora(
-        environment.pipe
-    ):  # all its weights were trained, so there is nothing to switch off
-        studio = studio.at(open_environment(dataclasses.replace(generator, lora=None)))
-    with switched(studio.environment.pipe, False):
-        return studio.render([s.caption for s in seats], [s.image_seed for s in seats]) if seats else []
 
 
 def _scored(studio: Studio, seats: list[Seat], prompts: list[str], images: list[Image.Image]) -> Scores:

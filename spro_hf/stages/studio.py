@@ -97,11 +97,16 @@ def open_environment(spec: Generator, trained: str | None = None) -> Environment
 class Studio:
     """An environment, the scorers, the similarity model and, on the embedded world, its oracle.
 
-    ``lora`` names the LoRA that the environment's generator carries, as repo@commit, for the rows.
+    ``lora`` names the LoRA that the environment's generator carries, as repo@commit, for the rows. Without an environment
+    it only scores.
     """
 
     def __init__(
-        self, recipe: Recipe, environment: Environment, filter_by: Select | None = None, lora: str | None = None
+        self,
+        recipe: Recipe,
+        environment: Environment | None = None,
+        filter_by: Select | None = None,
+        lora: str | None = None,
     ):
         self.recipe, self.environment, self.filter_by, self.lora = recipe, environment, filter_by, lora
         with redirect_stdout(io.StringIO()):  # the Hub's mixin prints a line for every model that it loads

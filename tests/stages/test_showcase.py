@@ -19,15 +19,18 @@ GUESTS = [(f"seed-{i}", f"caption {i}", {"tweet": str(i)}) for i in range(10)]
 
 
 class Studio:
-    """Draws grey pictures, ``shade`` brighter than the length of the prompt; a picture's reward is its brightness."""
+    """Environment and scorers in one: draws grey pictures, brighter by ``shade`` than the prompt is long.
+
+    A picture's reward is its brightness.
+    """
 
     def __init__(self, recipe, shade, weights=1.0):
         self.recipe, self.shade, self.asked, self.told = recipe, shade, [], []
-        self.environment = SimpleNamespace(pipe=None)
+        self.pipe, self.batch_size = None, 4
         self.rewards, self.weight = self, weights
 
     def render(self, prompts, seeds, advance=None):
-        self.asked.append((list(prompts), list(seeds)))
+        self.asked += zip(prompts, seeds, strict=True)
         return [Image.new("RGB", (600, 300), (len(p) + self.shade,) * 3) for p in prompts]
 
     def score(self, images, briefs):
@@ -43,7 +46,7 @@ class Studio:
 def room(tmp_path, monkeypatch):
     monkeypatch.setattr(showcase, "switched", lambda pipe, on: nullcontext())
     recipe = SimpleNamespace(
-        seed=3, objective="aesthetics", reward={"bright": 1.0}, generator=SimpleNamespace(lora=None)
+        seed=3, objective="aesthetics", reward={"bright": 1.0}, generator=SimpleNamespace(lora=None, dtype="float32")
     )
     steps = Steps(tmp_path, {})
     return SimpleNamespace(
@@ -55,8 +58,9 @@ def test_both_are_drawn_on_the_same_noise_and_scored_under_the_same_captions(roo
     before, after = Studio(room.recipe, 0), Studio(room.recipe, 100)
     show = Showcase(room, GUESTS)
     show.before(lambda: before)
-    folder = show.after("v1", lambda: after)
-    assert before.asked == after.asked and len(set(before.asked[0][1])) == SHOWN == 8
+    show.draw("v1", lambda: after)
+    folder = show.score("v1", lambda: after)
+    assert before.asked == after.asked and len(set(before.asked)) == SHOWN == 8
     # of "caption 0" the plain picture is as bright as its nine letters, the trained generator's is brighter by a hundred
     told = json.loads((folder / "showcase.json").read_text())
     assert {(row["base_total"], row["total"]) for row in told["rows"]} == {(9.0, 109.0)}
@@ -87,7 +91,8 @@ def test_a_guider_is_asked_before_the_plain_picture_and_an_unread_reply_leaves_t
     show, studio = Showcase(room, GUESTS[:4]), Studio(room.recipe, 0, weights=2.0)
     show.before(lambda: studio)
     room.recipe.reward = {"bright": 2.0}
-    told = json.loads((show.after("round-1", lambda: studio, Guider) / "showcase.json").read_text())
+    show.draw("round-1", lambda: studio, Guider)
+    told = json.loads((show.score("round-1", lambda: studio) / "showcase.json").read_text())
     assert [row["prompt"] for row in told["rows"]] == ["caption 0", "caption 1, x", "caption 2", "caption 3, xxx"]
     assert [task.image.getpixel((0, 0)) for task in tasks] == [(9, 9, 9)] * 4
     # 9, 12, 9 and 14 letters, twice: the total is more than a scorer's own number, and stands beside it
@@ -100,16 +105,19 @@ def test_a_guider_is_asked_before_the_plain_picture_and_an_unread_reply_leaves_t
 def test_what_is_drawn_once_is_not_drawn_again(room):
     show = Showcase(room, GUESTS)
     show.before(lambda: Studio(room.recipe, 0))
-    first = show.after("v1", lambda: Studio(room.recipe, 5))
+    show.draw("v1", lambda: Studio(room.recipe, 5))
+    first = show.score("v1", lambda: Studio(room.recipe, 5))
     again = Showcase(room, GUESTS)
     again.before(lambda: pytest.fail("drawn again"))
-    assert again.after("v1", lambda: pytest.fail("drawn again")) == first
+    again.draw("v1", lambda: pytest.fail("drawn again"))
+    assert again.score("v1", lambda: pytest.fail("scored again")) == first
 
 
 def test_an_artifact_holds_its_showcase_and_another_stage_takes_its_captions(room, tmp_path, monkeypatch):
     show = Showcase(room, GUESTS[:2])
     show.before(lambda: Studio(room.recipe, 0))
-    card = lay(show.after("v1", lambda: Studio(room.recipe, 1)), tmp_path / "artifact")
+    show.draw("v1", lambda: Studio(room.recipe, 1))
+    card = lay(show.score("v1", lambda: Studio(room.recipe, 1)), tmp_path / "artifact")
     assert card["evaluated_on"].startswith("2 captions") and len(card["results"]) == 2
     assert all((tmp_path / "artifact" / row["image"]).is_file() for row in card["showcase"])
     monkeypatch.setattr(showcase, "pull", lambda repo, kind, revision, choose: tmp_path / "artifact")
@@ -122,5 +130,6 @@ def test_an_artifact_holds_its_showcase_and_another_stage_takes_its_captions(roo
 def test_without_captions_nothing_is_shown(room):
     show = Showcase(room, [])
     show.before(lambda: Studio(room.recipe, 0))
-    folder = show.after("v1", lambda: Studio(room.recipe, 1))
+    show.draw("v1", lambda: Studio(room.recipe, 1))
+    folder = show.score("v1", lambda: Studio(room.recipe, 1))
     assert json.loads((folder / "showcase.json").read_text())["results"] == [] and not list(folder.glob("*.png"))
