@@ -182,14 +182,14 @@ def commands(text: str) -> list[str]:
             wrong.append(f"make {target}")
     for line in re.findall(r"^(?:\$ )?(?:\S+ .* -m )?spro[-_]hf (.+?)(?: +#.*)?$", text, re.M):
         words = line.split()
-        depth = 2 if words[0] == "hub" else 1
+        depth = 2 if words[0] in ("hub", "space") else 1
         shown = subprocess.run(
             [sys.executable, "-m", "spro_hf", *words[:depth], "--help"], capture_output=True, text=True
         )
         options = [w for w in words if w.startswith("--")]
         if shown.returncode or any(option not in shown.stdout for option in options):
             wrong.append(f"spro-hf {line}")
-    for name in re.findall(r"`((?:recipes|spro_hf|docs|model_cards|datasets_cards|tests|benchmarks)/[\w/.]*)`", text):
+    for name in re.findall(r"`((?:recipes|spro_hf|docs|model_cards|datasets_cards|spaces|metrics|tests|benchmarks)/[\w/.]*)`", text):
         if not (ROOT / name).exists():
             wrong.append(name)
     return wrong
