@@ -68,6 +68,10 @@ def run(
 
             unpublished.begin(out / UNPUBLISHED)
             hub = "nowhere (a dry run)"
+        else:
+            from spro_hf.hub import unpublished
+
+            unpublished.end()  # of a dry run before this one in the same process
         return _stages(path, out, recipes, hub, command or [])
 
 

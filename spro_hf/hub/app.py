@@ -80,7 +80,7 @@ class App:
         if access == "xet":
             xet.check_token(call, request.headers.get("authorization", ""))
         else:
-            call.user = self._user(request, basic=access in ("git", "page"))
+            call.user = self._user(request, basic=access in ("git", "page", "file"))
         if call.id and (now := self.store.moved(call.kind, call.id)) and call.sees(call.kind, now):
             place = f"{found.string[: found.start('id')]}{quote(now)}{found.string[found.end('id') :]}"
             return RedirectResponse(place + (f"?{request.url.query}" if request.url.query else ""), 307)
@@ -134,12 +134,15 @@ class App:
     async def _lfs(self, request: Request, method: str, sha256: str) -> Response:
         """Bytes of LFS files come and go without a token, by an address that this process signed a while ago."""
         action = "upload" if method == "PUT" else "download"
-        size, until, signature = (request.query_params.get(name, "") for name in ("size", "until", "signature"))
-        signed = self._sign(f"{action}:{sha256}:{size}:{until}")
+        size, until, by, signature = (
+            request.query_params.get(name, "") for name in ("size", "until", "by", "signature")
+        )
+        signed = self._sign(f"{action}:{sha256}:{size}:{until}:{by}")
         if not hmac.compare_digest(signature.encode(), signed.encode()) or int(until) < time.time():
             raise HubError(403, f"This {action} address is not valid any more; ask for a new one.")
         if action == "upload":
             await self.store.lfs_write(sha256, int(size), request.stream())
+            self.store.sent.add((by, sha256))
             return Response(status_code=200)
         return FileResponse(self.store.lfs_path(sha256), media_type="application/octet-stream")
 
@@ -165,7 +168,7 @@ def _shown(error: HubError, access: str, path: str) -> Response:
 
 def _refusal(error: HubError) -> Response:
     told = _INVALID if error.message.startswith(_INVALID) else error.message
-    headers = {"X-Error-Message": told.encode("ascii", "replace").decode().replace("\n", " "), **error.headers}
+    headers = {"X-Error-Message": re.sub(r"[^ -~]", "?", told.replace("\n", " ")), **error.headers}
     if error.code:
         headers["X-Error-Code"] = error.code
     return JSONResponse({"error": error.message}, status_code=error.status, headers=headers)

@@ -35,7 +35,7 @@ class Call:
     body: bytes = b""
 
     def open(self) -> Repository:
-        return self.store.open(self.kind, self.id)
+        return self.store.open(self.kind, self.id, self.user.name if self.user else "")
 
     def json(self) -> dict[str, Any]:
         """The body as a JSON object; anything else is refused (400)."""
@@ -81,5 +81,6 @@ class Call:
     def signed(self, action: str, sha256: str, size: int) -> str:
         """An address that needs no token: where to "upload" or "download" an LFS object, for an hour."""
         until = int(time.time()) + _HOUR
-        signature = self.sign(f"{action}:{sha256}:{size}:{until}")
-        return f"{self.base}/lfs/{sha256}?size={size}&until={until}&signature={signature}"
+        by = self.user.name if self.user else ""
+        signature = self.sign(f"{action}:{sha256}:{size}:{until}:{by}")
+        return f"{self.base}/lfs/{sha256}?size={size}&until={until}&by={by}&signature={signature}"

@@ -37,8 +37,11 @@ def split(card: str) -> tuple[str, str]:
 def read(card: str) -> dict[str, Any]:
     """The header as plain data; dates become ISO text, as JSON has none. A broken header is refused (400)."""
     try:
-        data = yaml.safe_load(split(card)[0])
-    except yaml.YAMLError as error:
+        header = split(card)[0]
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(header, yaml.SafeLoader)):
+            raise HubError(400, "the YAML header must have no aliases (*name); write the value out")
+        data = yaml.safe_load(header)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date or a number that is none is a ValueError
         raise HubError(400, f"the YAML header cannot be read: {' '.join(str(error).split())}") from None
     if data is None:
         return {}
@@ -61,6 +64,8 @@ def check(card: str) -> tuple[list[str], list[str]]:
     ]
     errors += _words(data) + _configs(data.get("configs", [])) + _widget(data.get("widget", []))
     errors += _index(data.get("model-index", []))
+    if not errors and not _finite(data):
+        errors.append("a field is .nan or .inf, which is no number; leave it out")
     named = "license_name" in data or data.get("license") != "other"
     return errors, [] if named else ['"license" is "other", and "license_name" does not say which']
 
@@ -167,6 +172,12 @@ def _said(data: dict[str, Any], key: str) -> list[str]:
 
 def _texts(value: Any) -> bool:
     return isinstance(value, str) or (isinstance(value, list) and all(isinstance(v, str) for v in value))
+
+
+def _finite(value: Any) -> bool:
+    if isinstance(value, dict | list):
+        return all(map(_finite, value.values() if isinstance(value, dict) else value))
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _plain(value: Any) -> Any:

@@ -114,7 +114,7 @@ def lfs_batch(call: Call) -> Response:
             oid, size = item.get("oid"), item.get("size")
             if not isinstance(oid, str) or not isinstance(size, int):
                 raise HubError(400, "Each object of an LFS batch has an 'oid' and a 'size'.")
-            held = call.store.lfs_size(oid) == size
+            held = repository.holds(oid) == size
             answer = {"oid": oid, "size": size}
             if action == "download" and not (held and repository.has_big(oid, size)):
                 answer["error"] = {"code": 404, "message": "There is no such object in this repository."}

@@ -19,6 +19,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from spro_hf.errors import UserError
 from spro_hf.hub import front_matter
 from spro_hf.hub.artifacts import pull, resolve
+from spro_hf.hub.errors import HubError
 from spro_hf.hub.trouble import briefly, explained
 from spro_hf.strict import nearest
 
@@ -70,7 +71,11 @@ def _card(repo: str, revision: str) -> Path:
 
 def _patterns(repo: str, card: Path, config: str | None, split: str) -> list[str]:
     """Which files of the repository a split of a config is made of, as its card says."""
-    told: dict[str, Any] = front_matter.read(card.read_text(encoding="utf-8")) if card.is_file() else {}
+    try:
+        told: dict[str, Any] = front_matter.read(card.read_text(encoding="utf-8")) if card.is_file() else {}
+    except HubError as error:
+        said = f"its card cannot be read ({error.message})"
+        raise UserError(f"dataset {repo}: {said}; load it by datasets.load_dataset.") from None
     configs = {one["config_name"]: one for one in told.get("configs", [])}
     if not configs:
         raise UserError(f"dataset {repo}: its card names no configs; load it by datasets.load_dataset.")

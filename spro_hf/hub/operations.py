@@ -62,7 +62,7 @@ def _regular(path: str, value: dict[str, Any], holds: Holds) -> bytes:
     except (binascii.Error, UnicodeDecodeError, TypeError) as error:
         raise HubError(400, f"'{path}' cannot be decoded: {error}.") from None
     found = POINTER.fullmatch(content)
-    if found and holds(found[1].decode()) is None:
+    if found and holds(found[1].decode()) != int(found[2]):
         errors = ["it is an LFS pointer to bytes that have not been uploaded"]
     if errors:
         raise HubError(400, f"'{path}' is not accepted: {'; '.join(errors)}.")

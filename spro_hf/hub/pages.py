@@ -73,10 +73,8 @@ def _newest(repository: Repository) -> list[tuple[str, str, str, str]]:
 def index(call: Call) -> Response:
     """All repositories that the caller may see, each with its newest tag and the date of its last change."""
     rows: dict[str, list[str]] = {kind: [] for kind in _TITLES}
-    hidden = 0
     for kind, id in call.store.repositories():
         if not call.sees(kind, id):
-            hidden += 1
             continue
         with call.store.open(kind, id) as repository:
             tags = _newest(repository)
@@ -96,8 +94,8 @@ def index(call: Call) -> Response:
     )
     if not body:
         body = "<p>Nothing to see yet: what is pushed here shows on this page.</p>"
-    if hidden and call.user is None:
-        body += f'<p class=quiet>{hidden} private; <a href="/login">log in with a token</a> to see yours.</p>'
+    if call.user is None:
+        body += '<p class=quiet>What is private shows when you <a href="/login">log in with a token</a>.</p>'
     return _page("Local Hub", f"<nav>Local Hub{_who(call)}</nav><main><h1>What is here</h1>{body}</main>")
 
 
@@ -157,16 +155,15 @@ def _inputs(call: Call, repository: Repository, commit: str) -> str:
         return ""
     try:
         named = json.loads(repository.content(entry))["inputs"]
-        rows = [(i["repo"], i["kind"], i.get("revision"), i.get("commit"), i.get("what")) for i in named]
+        rows = [tuple(str(i.get(key) or "") for key in ("repo", "kind", "revision", "commit", "what")) for i in named]
     except (ValueError, KeyError, TypeError, AttributeError):
         return ""  # a file of that name that is not ours
     found = ""
     for repo, kind, revision, oid, what in rows:
-        label = f"{repo}@{revision or (oid or '')[:12]}"
-        shown = escape(label)
-        if call.sees(str(kind), str(repo)):
-            shown = f'<a href="{_address(str(kind), str(repo), str(oid or revision or "main"))}">{shown}</a>'
-        found += f"<li>{shown}{f' <span class=quiet>{escape(str(what))}</span>' if what else ''}</li>"
+        shown = escape(f"{repo}@{revision or oid[:12]}")
+        if kind in _TITLES and call.sees(kind, repo):
+            shown = f'<a href="{_address(kind, repo, oid or revision or "main")}">{shown}</a>'
+        found += f"<li>{shown}{f' <span class=quiet>{escape(what)}</span>' if what else ''}</li>"
     return found
 
 

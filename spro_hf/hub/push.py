@@ -55,6 +55,10 @@ def push(
             if patiently(lambda: _tag(repo, kind, tag, commit)):
                 return Artifact(repo, kind, tag, commit)
             published = patiently(lambda: tags(repo, kind))  # another process was the first, or an answer was lost
+            if tag not in published:
+                raise UserError(
+                    f"{kind} {repo}: the Hub takes no tag '{tag}' beside those that it has; choose another tag."
+                )
         changed, gone = _difference(files, _tree(repo, kind, published[tag]))
     if changed or gone:
         names = ", ".join((changed + gone)[:3])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mimetypes
+import re
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qs, quote
@@ -103,7 +104,7 @@ def _part(content: bytes, wanted: str | None, headers: dict[str, str], media_typ
     """The whole content, or the one range of bytes that was asked for ("bytes=2-5", "bytes=2-", "bytes=-4")."""
     unit, _, span = (wanted or "").partition("=")
     first, dash, last = span.partition("-")
-    if unit != "bytes" or not dash or not (first + last).isdigit() or "," in span:
+    if unit != "bytes" or not dash or not re.fullmatch("[0-9]+", first + last):
         return Response(content, headers=headers, media_type=media_type)
     start = int(first) if first else max(0, len(content) - int(last))
     end = min(int(last), len(content) - 1) if first and last else len(content) - 1

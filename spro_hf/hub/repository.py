@@ -58,8 +58,10 @@ class Entry:
 class Repository:
     """A repository that exists. ``holds(sha256)`` gives the size of an LFS object in the store, or None."""
 
-    def __init__(self, path: Path, id: str, lock: threading.Lock, holds: Callable[[str], int | None]) -> None:
-        self.git, self.id, self.path, self.lock, self._holds = Repo(str(path)), id, path, lock, holds
+    def __init__(
+        self, path: Path, id: str, lock: threading.Lock, held: Callable[[str], tuple[int | None, bool]]
+    ) -> None:
+        self.git, self.id, self.path, self.lock, self._held = Repo(str(path)), id, path, lock, held
 
     def __enter__(self) -> Repository:
         return self
@@ -74,7 +76,7 @@ class Repository:
             config = git.get_config()
             config.set((b"core",), b"fsyncObjectFiles", True)
             config.write_to_path()
-        with Repository(path, "", threading.Lock(), lambda _: None) as made:
+        with Repository(path, "", threading.Lock(), lambda _: (None, False)) as made:
             files = {".gitattributes": "".join(f"*.{suffix} {RULE}\n" for suffix in LFS_SUFFIXES)}
             files |= {"README.md": card} if card else {}
             kept = {name: (FILE, made._keep(text.encode())) for name, text in files.items()}
@@ -104,11 +106,13 @@ class Repository:
     def add_ref(self, folder: str, name: str, revision: str, message: str = "", author: str = OWNER) -> None:
         """A new branch or tag at a revision; one that exists is never moved (409). A message is kept in the tag."""
         ref = f"refs/{folder}/{name}".encode()
-        what = "branch" if folder == "heads" else "tag"
+        what, other = ("branch", "tags") if folder == "heads" else ("tag", "heads")
         if not check_ref_format(ref) or name.startswith("refs/"):
             raise HubError(400, f"'{name}' is not a valid name for a {what}.")
         with self.lock:
             commit = self.resolve(revision).encode()
+            if f"refs/{other}/{name}".encode() in self.git.refs:  # a revision of that name would lead to the branch
+                raise HubError(409, f"'{name}' is already the name of a branch or a tag; choose another.")
             try:
                 target = self._annotated(name, commit, message, author) if message else commit
                 added = self.git.refs.add_if_new(ref, target)
@@ -188,6 +192,11 @@ class Repository:
         """The bytes git holds for a file (an LFS file's pointer)."""
         return self.git[entry.oid.encode()].data
 
+    def holds(self, sha256: str) -> int | None:
+        """Size of an LFS object that is here and was sent by this user, or is this repository's already, or None."""
+        size, sent = self._held(sha256)
+        return size if size is not None and (sent or self.has_big(sha256, size)) else None
+
     def has_big(self, sha256: str, size: int) -> bool:
         """Whether an LFS file with these bytes is or was in the repository."""
         return Blob.from_string(pointer(sha256, size)).id in self.git.object_store
@@ -206,7 +215,7 @@ class Repository:
             files = self.files(head.decode())
             for operation in operations:
                 key, value = operation.get("key"), operation.get("value")
-                apply(files, key, value, (branch, head.decode()), self._keep, self._holds)
+                apply(files, key, value, (branch, head.decode()), self._keep, self.holds)
             no_file_is_a_folder(files)
             if big := [op["value"]["path"] for op in operations if op["key"] == "lfsFile"]:
                 self._track(files, big)

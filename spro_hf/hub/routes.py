@@ -35,7 +35,7 @@ _ROUTES: list[tuple[str, str, Callable[[Call], Response], str]] = [
     ("GET", f"/api/{_REPO}/refs", reading.refs, "read"),
     ("GET", f"/api/{_REPO}/commits/{_REV}", reading.commits, "read"),
     ("GET", r"/api/(?P<kinds>spaces)/(?P<id>[^/]+/[^/]+)/runtime", info.runtime, "read"),
-    ("GET", f"/{_SITE}/resolve/{_REV}/{_PATH}", reading.resolve, "read"),
+    ("GET", f"/{_SITE}/resolve/{_REV}/{_PATH}", reading.resolve, "file"),
     ("POST", "/api/repos/create", writing.create, "user"),
     ("DELETE", "/api/repos/delete", writing.delete, "user"),
     ("POST", "/api/repos/move", writing.move, "user"),
@@ -58,7 +58,7 @@ _ROUTES: list[tuple[str, str, Callable[[Call], Response], str]] = [
     ("POST", r"/xet/v2/shards", xet.put_shard_with_progress, "xet"),
     ("GET", "/", pages.index, "page"),
     ("GET", "/login", pages.login, "page"),
-    ("GET", pages.STYLE_ADDRESS, pages.style, "any"),
+    ("GET", pages.STYLE_ADDRESS, pages.style, "file"),
     ("GET", f"/(?!api/){_SITE}(?:/(?:tree|commit)/{_REV})?/?", pages.repository, "page"),
 ]
 TABLE = [(method, re.compile(path), answer, access) for method, path, answer, access in _ROUTES]

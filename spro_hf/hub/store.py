@@ -20,6 +20,8 @@ from collections import defaultdict
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+from starlette.concurrency import run_in_threadpool
+
 from spro_hf.errors import UserError
 from spro_hf.hub.errors import HubError, repository_not_found
 from spro_hf.hub.repository import OWNER, Repository
@@ -59,6 +61,7 @@ class Store:
         self._own()
         self._clean()
         self._locks: dict[Path, threading.Lock] = defaultdict(threading.Lock)
+        self.sent: set[tuple[str, str]] = set()  # (user, sha256) of what came since the start: whose bytes these are
         self._changes = threading.Lock()  # creating, deleting and moving repositories
 
     def _own(self) -> None:
@@ -96,12 +99,14 @@ class Store:
     def exists(self, kind: str, id: str) -> bool:
         return bool(_ID.fullmatch(id)) and self._path(kind, id).is_dir()
 
-    def open(self, kind: str, id: str) -> Repository:
+    def open(self, kind: str, id: str, user: str = "") -> Repository:
         """A repository to read from or commit to; use it as a context manager."""
         if not self.exists(kind, id):
             raise repository_not_found(kind, id)
         path = self._path(kind, id)
-        return Repository(path, id, self._locks[path], self.lfs_size)
+        return Repository(
+            path, id, self._locks[path], lambda sha256: (self.lfs_size(sha256), (user, sha256) in self.sent)
+        )
 
     def create(self, kind: str, id: str, private: bool, author: str = OWNER, card: str = "") -> None:
         """A new repository, with a first card if one is given; one that exists is refused (409)."""
@@ -184,7 +189,7 @@ class Store:
                     out.write(chunk)
                     digest.update(chunk)
                 out.flush()
-                os.fsync(out.fileno())
+                await run_in_threadpool(os.fsync, out.fileno())  # others are answered meanwhile
             if total != size or digest.hexdigest() != sha256:
                 raise HubError(400, f"What came are not the {size} bytes of sha256 {sha256}; send them again.")
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import ModelCard
+from huggingface_hub.errors import OfflineModeIsEnabled, RepositoryNotFoundError, RevisionNotFoundError
 
 from spro_hf.errors import UserError
 from spro_hf.hub.artifacts import pull
+from spro_hf.hub.trouble import cause
 from spro_hf.models import BUILT_IN, LAION, on_hub
 from spro_hf.parts import Seeds
 
@@ -36,7 +38,10 @@ def of(repo: str, kind: str, revision: str) -> dict[str, str]:
         folder = pull(
             repo, kind, revision, lambda names: [name for name in names if name in ("README.md", ".gitattributes")]
         )
-    except UserError:  # gone, or not for this account; what was made from it stands all the same
+    except UserError as error:  # gone, or not for this account; what was made from it stands all the same
+        below = error.__cause__ and cause(error.__cause__)
+        if not isinstance(below, RepositoryNotFoundError | RevisionNotFoundError | OfflineModeIsEnabled):
+            raise
         return {"license": UNKNOWN}
     if not (folder / "README.md").is_file():
         return {"license": UNKNOWN}

@@ -30,6 +30,7 @@ Found = TypeVar("Found")
 
 ATTEMPTS = 6  # of one call; between them 1, 2, 4, 8 and 16 seconds
 LONGEST = 300.0  # seconds that a Hub may ask us to wait; its limits are counted over five minutes
+_BRIEF = 7.0  # the same, where somebody waits
 _PASSING = (408, 425, 429, 500, 502, 503, 504)
 _FULL = re.compile(r"storage|quota|limit reached|too large|exceed|no space|payment|billing", re.IGNORECASE)
 _XET = re.compile(r"HTTP status \w+ error \((\d{3}) ")  # its errors are Python's own, and the status is in their words
@@ -37,7 +38,7 @@ _KINDS = ("model", "dataset", "space")
 _NETWORK = (httpx2.TransportError, ConnectionError, TimeoutError)
 
 
-def patiently(call: Callable[[], Found], attempts: int = ATTEMPTS) -> Found:
+def patiently(call: Callable[[], Found], attempts: int = ATTEMPTS, longest: float = LONGEST) -> Found:
     """What ``call`` gives; called again where that helps: too many requests (429), a server in trouble, a cut connection.
 
     It must do no harm when it is done twice, since an answer may be lost after the deed.
@@ -47,21 +48,22 @@ def patiently(call: Callable[[], Found], attempts: int = ATTEMPTS) -> Found:
             return call()
         except Exception as error:
             pause = _pause(error, attempt)
-            if pause is None:
+            if pause is None or pause > longest:
                 raise
         time.sleep(pause)
     return call()
 
 
 def briefly(call: Callable[[], Found]) -> Found:
-    """As ``patiently``, for what somebody may be waiting for: at most seven seconds, and none where nobody listens."""
+    """As ``patiently``, for what somebody may be waiting for: no pause above seven seconds, none where nobody listens."""
     try:
         return call()
     except Exception as error:
-        if isinstance(cause(error), httpx2.ConnectError) or _pause(error, 0) is None:
+        pause = _pause(error, 0)
+        if isinstance(cause(error), httpx2.ConnectError) or pause is None or pause > _BRIEF:
             raise
     time.sleep(1.0)
-    return patiently(call, 3)
+    return patiently(call, 3, _BRIEF)
 
 
 def _pause(error: Exception, attempt: int) -> float | None:

@@ -104,7 +104,10 @@ def _changing(file: Path) -> Iterator[dict[str, dict[str, Any]]]:
     """The users, written back whole or not at all; two who change them at once come one after the other."""
     with (file.parent / "users.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        known = json.loads(file.read_text()) if file.exists() else {}
+        try:
+            known = json.loads(file.read_text()) if file.exists() else {}
+        except ValueError as error:
+            raise UserError(f"{file}: cannot be read ({error}); mend or remove it.") from None
         yield known
         handle, name = tempfile.mkstemp(dir=file.parent)  # mode 600 from its first moment
         with os.fdopen(handle, "w") as out:

@@ -83,6 +83,8 @@ def preupload(call: Call) -> Response:
     with call.open() as repository:
         commit, answers = repository.resolve(call.revision), []
         for file in call.json().get("files", []):
+            if not isinstance(file, dict) or not isinstance(file.get("size", 0), int):
+                raise HubError(400, "Each of 'files' has a path and a size.")
             path, size = _text(file, "path"), int(file.get("size", 0))
             lfs = size > 0 and (path.lower().endswith(tuple(f".{s}" for s in LFS_SUFFIXES)) or size > LFS_SIZE)
             entry = repository.entry(commit, path)

@@ -335,6 +335,9 @@ def test_missing_unknown_and_wrong_fields_are_named():
          "[{type: m, value: .nan}]}]}]", "is nan, which is no number"),
         ("tags: 3", '"tags" must be a string or a list of strings'),
         ("a: [", "the YAML header cannot be read"),
+        ("lr: .nan", "no number"),
+        ("date: 2024-13-45", "the YAML header cannot be read"),
+        ("a: &a [1]\nb: *a", "write the value out"),
     ],
 )  # fmt: skip
 def test_a_header_that_the_hub_would_not_take_is_refused(header, said):

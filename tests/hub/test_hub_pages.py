@@ -79,6 +79,10 @@ def test_what_is_private_shows_to_who_logs_in(hub, pushed):
     status, text, _ = get(hub.url + "/login", hub.token)  # is sent on to the first page
     assert status == 200 and "page-hidden</a> <span class=private>private</span>" in text
     assert get(hub.url + "/spro/page-hidden", hub.token)[0] == 200
+    # a browser sends its login with everything that a page is made of
+    assert get(hub.url + "/style.css", hub.token)[0] == 200
+    file = "/spro/page-hidden/resolve/main/.gitattributes"
+    assert get(hub.url + file, hub.token)[0] == 200 and get(hub.url + file)[0] in (401, 404)
     create = urllib.request.Request(hub.url + "/api/repos/create", b'{"name": "by-page"}')
     create.add_header("Authorization", "Basic " + b64encode(f"me:{hub.token}".encode()).decode())
     with pytest.raises(urllib.error.HTTPError, match="401"):  # else any page in that browser could write here

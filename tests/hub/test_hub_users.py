@@ -50,6 +50,10 @@ def test_private_repositories_are_seen_by_those_of_their_namespace_only(got):
     assert got["lists"] == {name: sorted(seen) for name, seen in got["sees"].items()}
 
 
+def test_who_knows_the_sha256_of_anothers_file_is_not_given_its_bytes(got):
+    assert got["theft"] == (True, 400)  # asked to send it, as if nobody had, and a commit of it is refused
+
+
 def test_who_may_not_write_is_told_why(got):
     told = got["refused"]
     assert {name: (kind, status) for name, (kind, status, _) in told.items()} == {

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+
 import httpx2
 from hub_clients import add, refused
 from huggingface_hub import HfApi
@@ -31,6 +34,20 @@ def two_users(tokens: dict[str, str]) -> dict[str, object]:
         "lists": {name: sorted(m.id for m in who.list_models() if m.author in ("anna", "lab"))
                   for name, who in api.items()},
     }  # fmt: skip
+    secret, endpoint = b"s" * 3000, api["ben"].endpoint
+    api["anna"].create_commit("anna/closed", [add("w.bin", secret)], commit_message="weights")
+    known = {"oid": hashlib.sha256(secret).hexdigest(), "size": len(secret)}
+    asked = httpx2.post(
+        f"{endpoint}/ben/mine.git/info/lfs/objects/batch", json={"operation": "upload", "objects": [known]},
+        headers={"Authorization": f"Bearer {tokens['ben']}"},
+    ).json()  # fmt: skip
+    pointer = {"path": "w.bin", "algo": "sha256", "oid": known["oid"], "size": known["size"]}
+    lines = [{"key": "header", "value": {"summary": "mine"}}, {"key": "lfsFile", "value": pointer}]
+    taken = httpx2.post(
+        f"{endpoint}/api/models/ben/mine/commit/main", content="\n".join(map(json.dumps, lines)),
+        headers={"Authorization": f"Bearer {tokens['ben']}"},
+    )  # fmt: skip
+    found["theft"] = ("actions" in asked["objects"][0], taken.status_code)
     found["own"] = [(r.id, r.type, r.visibility, r.storage > 0) for r in api["dora"].list_user_repos("lab")]
     refusals = {
         "foreign": lambda: commit("ben", "anna/open"),
