@@ -33,11 +33,11 @@ def _pipeline(objective: str) -> None:
     from spro_hf.hub.artifacts import pull
 
     folder = pull(f"spro/tiny-{objective}", "model", "v1", _needed)
-    shutil.copytree(folder, _fresh(objective), ignore=lambda _, names: [n for n in names if n == "showcase"])
+    shutil.copytree(folder, _fresh(objective))
 
 
 def _needed(files: list[str]) -> list[str]:
-    """All but the pictures of its card, and the empty card that PEFT writes beside an adapter."""
+    """All but the empty card that PEFT writes beside an adapter."""
     return [name for name in files if name not in (".gitattributes", "guider/README.md")]
 
 
@@ -50,9 +50,10 @@ def _rollouts(objective: str) -> None:
     ids = set(islice(dict.fromkeys(row["seed_id"] for row in rows), CAPTIONS))
     some = [row for row in rows if row["seed_id"] in ids]
     rollouts.write(some, rollouts.ROLLOUT, target)
+    rollouts.write_prompts(target)
+    shutil.copytree(folder / "card", target / "card")
     for name in ("lineage.json", "recipe.yaml", "environment.json"):
-        if (folder / name).exists():
-            shutil.copy(folder / name, target / name)
+        shutil.copy(folder / name, target / name)
     card, head = (folder / "README.md").read_text(encoding="utf-8"), f"# spro/tiny-{objective}-rollouts · round-1\n"
     note = NOTE.format(len(ids), len(some), len(rows))
     (target / "README.md").write_text(card.replace(head, head + note, 1), encoding="utf-8")

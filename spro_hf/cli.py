@@ -18,7 +18,15 @@ from spro_hf.hub.server import hub_of, serve_forever
 from spro_hf.lineage import diff, reproduce, show
 from spro_hf.strict import parse_yaml
 
-DISK = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)  # what a user can mend
+DISK = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EACCES,
+    errno.EROFS,
+    errno.EISDIR,
+    errno.ENOTDIR,
+    errno.EEXIST,
+)  # what a user can mend
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -43,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     serve = hub.add_parser("serve", help="keep a run's local Hub up")
     serve.add_argument("folder", type=Path, help="a run's folder, e.g. runs/tiny-spro, or a Hub's own")
     serve.add_argument("--host", default="127.0.0.1")
-    serve.add_argument("--port", type=int, default=8642)
+    serve.add_argument("--port", type=space.port, default=8642)
     users.add(hub.add_parser("user", help="add a user to a local Hub; prints their token once"))
     show.add(commands.add_parser("lineage", help="where an artifact of a Hub comes from, as a tree and as a picture"))
     diff.add(commands.add_parser("diff", help="what changed between two versions: recipe, inputs, results, pictures"))

@@ -12,9 +12,7 @@ from typing import Any
 import torch
 
 from spro_hf import parallel
-
-LIBRARIES = ("accelerate", "datasets", "diffusers", "huggingface_hub", "numpy", "peft", "pillow", "safetensors", "spro_hf", "torch",
-             "transformers", "trl")  # fmt: skip
+from spro_hf.hub.artifacts import LIBRARIES
 
 
 def told() -> dict[str, Any]:

@@ -112,6 +112,11 @@ def read(folder: Path) -> list[dict[str, Any]]:
     return [{key: _picture(value) for key, value in row.items()} for row in rows]
 
 
+def columns(folder: Path) -> list[str]:
+    """The columns of a folder's rows."""
+    return pyarrow.parquet.read_schema(files(folder)[0]).names
+
+
 def told(folder: Path, columns: list[str]) -> Iterator[dict[str, Any]]:
     """Some columns of all rows, one by one; a row group is held at a time."""
     for file in files(folder):

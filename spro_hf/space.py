@@ -12,12 +12,14 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 from spro_hf.errors import UserError
+from spro_hf.lineage.place import OF_EVERY, read_json
 
 PACKAGE = Path(__file__).resolve().parent
 KINDS = {"pipeline": "model", "rollouts": "dataset"}
@@ -34,11 +36,18 @@ def add(parser: argparse.ArgumentParser) -> None:
     push.add_argument("--repo", help=f"where to, as user/name (default: the token's account, with the name {NAME})")
     push.add_argument("--private", action="store_true", help="only the account may see it")
     run = actions.add_parser("run", help="run the Space here, at http://127.0.0.1:7860")
-    run.add_argument("--port", type=int, default=7860)
+    run.add_argument("--port", type=port, default=7860)
     for action in (push, run):
         action.add_argument("--pipeline", help="the SPROPipeline that it shows first, as user/repo or user/repo@tag")
         action.add_argument("--rollouts", help="the rollouts that it shows first, as user/repo or user/repo@tag")
         action.add_argument("--hub", help="the folder of a run, whose local Hub is started, or the address of a Hub")
+
+
+def port(text: str) -> int:
+    """A port of the command line."""
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"'{text}' is no port; give a number from 0 to 65535")
+    return int(text)
 
 
 def main(arguments: argparse.Namespace, local: Path | None) -> int:
@@ -68,7 +77,9 @@ def run(shown: dict[str, str], port: int) -> int:
     paths = filter(None, [str(PACKAGE.parent), os.environ.get("PYTHONPATH")])
     told = {"PYTHONPATH": os.pathsep.join(paths), "GRADIO_SERVER_PORT": str(port)}
     told |= {f"SPRO_{kind.upper()}": id for kind, id in shown.items()}
-    return subprocess.run([sys.executable, "app.py"], cwd=home(), env=os.environ | told, check=False).returncode
+    with subprocess.Popen([sys.executable, "app.py"], cwd=home(), env=os.environ | told) as app:
+        signal.signal(signal.SIGTERM, lambda *_: app.terminate())  # as a container or a scheduler ends it
+        return app.wait()
 
 
 def push(repo: str | None, shown: dict[str, str], private: bool = False) -> str:
@@ -86,7 +97,7 @@ def push(repo: str | None, shown: dict[str, str], private: bool = False) -> str:
     from spro_hf.hub.artifacts import check_token
     from spro_hf.hub.trouble import explained, patiently
 
-    check_token([repo] if repo else [])
+    check_token([repo] if repo else [], f"--repo {{}}/{NAME}")
     api = HfApi()
     repo = repo or f"{api.whoami()['name']}/{NAME}"
     for kind, id in shown.items():
@@ -109,14 +120,18 @@ def _check(kind: str, id: str) -> None:
     repo, _, revision = id.partition("@")
     field, wanted = f"--{kind}", _INDEX if kind == "pipeline" else "lineage.json"
     try:
-        folder = pull(repo, KINDS[kind], revision or "main", lambda files: [f for f in files if f == wanted])
+        folder = pull(
+            repo, KINDS[kind], revision or "main", lambda files: [f for f in files if f in (wanted, OF_EVERY)]
+        )
     except UserError as error:
         raise UserError(f"{field}: {error}") from error
-    file = folder / wanted
-    told = json.loads(file.read_text()) if file.is_file() else {}
+    told = read_json(folder / wanted)
+    told = told if isinstance(told, dict) else {}
     if kind == "pipeline" and told.get("_class_name") != "SPROPipeline":
         raise UserError(f"{field}: '{id}' is no SPROPipeline; name what a multimodal recipe pushes as its pipeline.")
-    pushed = {repo: what for what, repo in told.get("recipe", {}).get("push", {}).items()}
+    recipe = told.get("recipe")
+    push = recipe.get("push") if isinstance(recipe, dict) else None
+    pushed = {repo: what for what, repo in push.items()} if isinstance(push, dict) else {}
     if kind == "rollouts" and ("rollouts" not in pushed.values() or pushed.get(repo, kind) != kind):  # pairs, say
         raise UserError(f"{field}: '{id}' holds no rollouts; name what a prompt recipe pushes as its rollouts.")
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import tempfile
 import time
 from collections import deque
@@ -88,7 +89,7 @@ def _shown(run: dict[str, Any]) -> list[Any]:
 def _zip(run: dict[str, Any]) -> Path:
     """A file that holds the run; Gradio copies it to where it serves it from, so that only the newest are kept."""
     while len(_downloads) >= 2 * QUEUE:
-        _downloads.popleft().unlink(missing_ok=True)
+        shutil.rmtree(_downloads.popleft().parent, ignore_errors=True)
     folder = Path(tempfile.mkdtemp(dir=_folder.name))
     _downloads.append(folder / f"spro-{run['objective']}-{run['seed']}.zip")
     _downloads[-1].write_bytes(drawing.packed(run))

@@ -41,9 +41,12 @@ def use_part(source: str, file: str) -> list[Any]:
 
 def filtered(source: str, file: str, why: str) -> list[Any]:
     """Seeds with a candidate of this reason, which of them is shown, and the first."""
-    seeds = explorer.seeds(explorer.rows(source, file)[1], None if why == ANY else why)
+    try:
+        seeds = explorer.seeds(explorer.rows(source, file)[1], None if why == ANY else why)
+        first = next(iter(seeds))
+    except Exception as error:
+        return [gr.skip(), gr.skip(), looks.problem(error)]
     names = [(f"{caption} · {seed}", seed) for seed, caption in seeds.items()]
-    first = next(iter(seeds))
     return [gr.update(choices=names, value=first), *looked(source, file, why, first)]
 
 
@@ -60,8 +63,11 @@ def looked(source: str, file: str, why: str, seed: str) -> list[Any]:
 
 def moved(source: str, file: str, why: str, seed: str, by: int) -> list[Any]:
     """The seed before or behind, as ``looked`` shows it; at an end it stays."""
-    order = list(explorer.seeds(explorer.rows(source, file)[1], None if why == ANY else why))
-    seed = order[min(max(order.index(seed) + by, 0), len(order) - 1)]
+    try:
+        order = list(explorer.seeds(explorer.rows(source, file)[1], None if why == ANY else why))
+        seed = order[min(max(order.index(seed) + by, 0), len(order) - 1)]
+    except Exception as error:
+        return [gr.skip(), gr.skip(), looks.problem(error)]
     return [seed, *looked(source, file, why, seed)]
 
 

@@ -26,9 +26,8 @@ from spro_hf.errors import UserError
 from spro_hf.hub import unpublished
 from spro_hf.hub.trouble import briefly, explained, tags
 
-_LIBRARIES = (
-    "torch", "transformers", "diffusers", "peft", "trl", "accelerate", "datasets", "huggingface_hub", "numpy", "spro_hf",
-)  # fmt: skip
+LIBRARIES = ("accelerate", "datasets", "diffusers", "huggingface_hub", "numpy", "peft", "pillow", "safetensors", "spro_hf", "torch",
+             "transformers", "trl")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -46,9 +45,10 @@ class Artifact:
         return f"{self.repo}@{self.revision[:12]}"
 
 
-def check_token(repos: Iterable[str] = ()) -> None:
+def check_token(repos: Iterable[str] = (), how: str = "--set namespace={}") -> None:
     """Raise a ``UserError`` if the Hub cannot be reached, does not accept the token, or the token may not write to ``repos``:
-    since it only reads, or since they are in a namespace that is neither the account's nor of one of its organisations."""
+    since it only reads, or since they are in a namespace that is neither the account's nor of one of its organisations. ``how``
+    is the option by which another is given."""
     with explained("account", "your"):
         try:
             me = briefly(lambda: HfApi().whoami())
@@ -62,12 +62,12 @@ def check_token(repos: Iterable[str] = ()) -> None:
         if namespace not in mine:
             raise UserError(
                 f"push: {repo} is not in a namespace of this token's account ({', '.join(mine)}); give one of them, as by "
-                f"--set namespace={mine[0]}."
+                f"{how.format(mine[0])}."
             )
         if organisations.get(namespace) == "read":
             raise UserError(
                 f"push: {me['name']} may only read in {namespace}, where {repo} is to go; ask its owners for the role "
-                f"'contributor' or 'write', or give another namespace, as by --set namespace={me['name']}."
+                f"'contributor' or 'write', or give another namespace, as by {how.format(me['name'])}."
             )
         if not _may_write(token, namespace, repo):
             raise UserError(
@@ -166,7 +166,7 @@ def _names(repo: str, kind: str, commit: str) -> list[str]:
 
 def lineage(recipe: dict[str, Any], inputs: list[dict[str, Any]], seed: int, extra: dict[str, Any]) -> dict[str, Any]:
     """Where an artifact comes from. ``inputs`` name repo and commit. Two identical runs give the same lineage."""
-    versions = {name: importlib.metadata.version(name) for name in sorted(_LIBRARIES)}
+    versions = {name: importlib.metadata.version(name) for name in LIBRARIES}
     found = {
         "recipe": recipe,
         "inputs": inputs,

@@ -39,7 +39,7 @@ def _environment() -> Environment:
     made = Environment(
         loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
-    made.filters |= {"literal": _literal, "cell": _cell, "settings": _settings}
+    made.filters |= {"literal": _literal, "cell": _cell, "settings": _settings, "called": _called}
     made.tests["on_hub"] = on_hub
     made.globals["request"] = request
     return made
@@ -109,6 +109,12 @@ def _literal(value: Any) -> str:
 def _cell(text: str) -> str:
     """A text that others wrote, for a table: nothing in it is markup."""
     return " ".join(text.translate(_BREAKS).split())
+
+
+def _called(told: str) -> str:
+    """A model as others may know it: a folder of this machine, with or without what is behind an @, by its last part alone."""
+    id, at, rest = told.partition("@")
+    return told if id.startswith("spro_hf/") or not id.startswith(("/", "~", ".")) else f"{Path(id).name}{at}{rest}"
 
 
 def _settings(value: Any) -> str:

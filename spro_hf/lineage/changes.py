@@ -18,7 +18,7 @@ from PIL import Image
 
 from spro_hf import rollouts
 from spro_hf.errors import UserError
-from spro_hf.lineage.place import LINEAGE, checked, clean, read_json
+from spro_hf.lineage.place import LINEAGE, MADE_BEFORE, checked, clean, read_json
 
 SHOWN = 12  # the same seeds, side by side
 LARGEST = 256  # pixels of a picture in the page
@@ -84,14 +84,19 @@ def read_side(name: str, kind: str, folder: Path) -> Side:
     """What is told of an artifact in the folder that holds its ``wanted`` files.
 
     Raises:
-        UserError: if it has no lineage.json.
+        UserError: if it has no lineage.json, or files of another form.
     """
     told = checked(read_json(folder / LINEAGE))
     if told is None:
         raise UserError(
             f"{name}: it holds no lineage.json, so nothing tells how it was made; name an artifact of a run."
         )
-    results, moments = _READERS.get(kind, _model)(folder)
+    try:
+        results, moments = _READERS.get(kind, _model)(folder)
+    except (KeyError, TypeError, AttributeError, IndexError) as error:  # anyone may have written them
+        raise UserError(
+            f"{name}: its files are not in the form of a {kind} of ours; name an artifact of a run."
+        ) from error
     return Side(name, kind, told, results, moments)
 
 
@@ -120,8 +125,8 @@ def made_of(told: dict[str, Any]) -> dict[str, str]:
     found: dict[str, str] = {}
     for given in told["inputs"]:
         what = clean(given.get("what", ""))
-        if what == "made before":
-            what = f"made before, {clean(given['repo'])}"
+        if what == MADE_BEFORE:
+            what = f"{MADE_BEFORE}, {clean(given['repo'])}"
         revision = clean(given.get("revision") or "")
         at = given["commit"][:12] if revision in ("", given["commit"]) else f"{revision} ({given['commit'][:12]})"
         found[what] = f"{clean(given['repo'])} {at}"

@@ -14,13 +14,13 @@ from itertools import pairwise
 from statistics import fmean
 
 from spro_hf.lineage.graph import Graph
+from spro_hf.lineage.place import MADE_BEFORE
 
 BOX = (204, 46)  # width and height
 BETWEEN = 56  # columns
 GAP = (14, 26)  # boxes that belong together, and others
 THIN = 10  # what a line takes that only passes
 SWEEPS = 8
-MADE_BEFORE = "made before"
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from spro_hf.errors import UserError
+from spro_hf.lineage.place import MADE_BEFORE
 from spro_hf.parts import MODEL_FIELDS
 
-MADE_BEFORE = "made before"
 SIMILARITY = "select.similarity"  # the one model whose revision is not called by MODEL_FIELDS
 MACHINE = ("processor", "instructions", "device", "threads", "processes")  # of environment.json
 _COMMIT = re.compile(r"[0-9a-f]{40}")

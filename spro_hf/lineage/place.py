@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from spro_hf.hub.artifacts import Artifact
 
 DATASETS = "datasets/"
+MADE_BEFORE = "made before"  # what an input is called that the same stage made
 LINEAGE = "lineage.json"
-_OF_EVERY = ".gitattributes"  # in every repository: a pull of no file at all is warned of
+OF_EVERY = ".gitattributes"  # in every repository: a pull of no file at all is warned of
 _FULL = re.compile(r"[0-9a-f]{40}")
 
 
@@ -65,8 +66,25 @@ def find(text: str) -> tuple[Artifact, str]:
     except UserError as error:
         if not absent(error):
             raise _or_the_data_set(error, repo, revision) from error
-        return Artifact(repo, "dataset", revision, resolve(repo, "dataset", revision)), ""
+        return Artifact(repo, "dataset", revision, _data_set(repo, revision)), ""
     return found, _namesake(repo, revision)
+
+
+def _data_set(repo: str, revision: str) -> str:
+    """The commit of a data set, where there is no model of its name."""
+    from huggingface_hub import HfApi
+
+    from spro_hf.hub.artifacts import resolve
+
+    try:
+        return resolve(repo, "dataset", revision)
+    except UserError as error:
+        if not absent(error):
+            raise
+        raise UserError(
+            f"{repo}: neither a model nor a data set of this name is to be seen at {HfApi().endpoint}; check its name, or run "
+            "the stage that makes it."
+        ) from error
 
 
 def _namesake(repo: str, revision: str) -> str:
@@ -118,7 +136,7 @@ def lineage_of(repo: str, kind: str, commit: str) -> dict[str, Any] | None:
     """An artifact's ``lineage.json`` at a commit, of which nothing else is downloaded; None where it has none of ours."""
     from spro_hf.hub.artifacts import pull
 
-    folder = pull(repo, kind, commit, lambda names: [name for name in names if name in (LINEAGE, _OF_EVERY)])
+    folder = pull(repo, kind, commit, lambda names: [name for name in names if name in (LINEAGE, OF_EVERY)])
     return checked(read_json(folder / LINEAGE))
 
 

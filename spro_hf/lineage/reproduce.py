@@ -34,7 +34,10 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def _bound(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
     if not 0 <= value < float("inf"):
         raise argparse.ArgumentTypeError(f"'{text}' is not a number from 0 on")
     return value

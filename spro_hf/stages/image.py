@@ -176,5 +176,7 @@ def run(room: Room) -> None:
 
 def _shown(folders: list[Path]) -> Iterator[Guest]:
     """The winners' captions, each seed's once; ``draw``'s rows have no context of their own."""
-    rows = (row for folder in folders for row in rollouts.read_told(folder))
-    return ((r["seed_id"], r["base_caption"], json.loads(r.get("context") or "{}")) for r in rows if r["kept"])
+    for folder in folders:
+        some = ["seed_id", "base_caption", "kept", *(["context"] if "context" in rollouts.columns(folder) else [])]
+        rows = rollouts.told(folder, some)
+        yield from ((r["seed_id"], r["base_caption"], json.loads(r.get("context") or "{}")) for r in rows if r["kept"])

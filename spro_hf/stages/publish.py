@@ -60,14 +60,15 @@ def round(room: Room, number: int, step: Path, shown: Path, played: list[Artifac
         sees=account["sees"],
     )  # fmt: skip
     pairs = room.publish("pairs", "dataset", tag, folder, text, load_dataset_line(push["pairs"], tag), [tried])
-    guider = _guider(room, number, step / "guider", shown, account, told["seeds"], [*played, tried, pairs])
+    told = account | {"seeds": told["seeds"], "drawn_by": first["generator"]}
+    guider = _guider(room, number, step / "guider", shown, told, [*played, tried, pairs])
     return {"rollouts": tried, "pairs": pairs, "guider": guider}
 
 
 def _guider(
-    room: Room, number: int, step: Path, shown: Path, account: dict[str, Any], captions: int, used: list[Artifact]
+    room: Room, number: int, step: Path, shown: Path, account: dict[str, Any], used: list[Artifact]
 ) -> Artifact:
-    """Push a round's guider, which learned from ``captions`` seeds, with what it draws."""
+    """Push a round's guider with what it draws. ``account`` is the round's, with ``seeds`` and ``drawn_by``, its generator."""
     recipe, repo, tag = room.recipe, room.recipe.push["guider"], f"round-{number}"
     folder = shutil.copytree(step, fresh(room, "guider"), dirs_exist_ok=True)
     _portable(folder, recipe.guider.id, recipe.guider.revision)
@@ -77,7 +78,8 @@ def _guider(
                 "min_similarity": recipe.select.min_similarity, "gain": recipe.select.gain}  # fmt: skip
     text = card(
         room, "guider", "guider", tag, used, round=number, guider=vars(recipe.guider), method=recipe.learn.method,
-        seeds=captions, pairs=account["kept_pairs"], full=not (folder / ADAPTER_CONFIG).exists(), sees=account["sees"],
+        seeds=account["seeds"], drawn_by=account["drawn_by"], pairs=account["kept_pairs"], sees=account["sees"],
+        full=not (folder / ADAPTER_CONFIG).exists(),
         template_words=account["template_words"], settings=settings, failures=lost + fallen(told["results"]), **told,
     )  # fmt: skip
     scores(room, "guider", tag, folder, told, used)
@@ -156,6 +158,8 @@ def _reward(room: Room, tag: str, step: Path, rows: list[dict[str, Any]], branch
         f'from spro_hf import rewards; reward = rewards.trained("{repo}", revision="{tag}"); '
         'reward([image], ["a caption"])  # image: a PIL picture'
     )
+    shown = {"results": [apart], "evaluated_on": "the pairs that it met last"}
+    scores(room, "reward", tag, folder, shown, at=at)
     return room.publish("reward", "model", tag, folder, text, load, branch=branch)
 
 
@@ -232,7 +236,7 @@ def pipeline(
         recipe.generator.call,
         recipe.generator.scheduler,
     ).save_pretrained(folder)
-    told, used = lay(shown, folder), [*newest.values(), *learned]
+    told, used = lay(shown, folder), [*(newest.values() if recipe.rounds else ()), *learned]
     text = card(
         room, "pipeline", "pipeline", tag, used, guider=vars(recipe.guider), rounds=recipe.rounds,
         parts={name: vars(one) for name, one in newest.items()},
@@ -255,7 +259,7 @@ def results(room: Room, tag: str, step: Path) -> Artifact:
     rows = [
         {"name": f"{system}: {name}", "value": row["mean"], "se": row["se"], "n": row["n"],
          "base": means["base", name]["mean"]}
-        for system in told["systems"] for name in names if (row := means[system, name])
+        for system in told["systems"] if system != "base" for name in names if (row := means[system, name])
     ]  # fmt: skip
     captions = len({seed.rpartition("/")[0] for seed in told["seed_ids"]})
     folder = shutil.copytree(step, fresh(room, "results"), dirs_exist_ok=True)

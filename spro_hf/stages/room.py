@@ -16,6 +16,7 @@ from spro_hf import machine
 from spro_hf.hub import terms
 from spro_hf.hub.artifacts import Artifact, resolve, write_lineage
 from spro_hf.hub.push import push
+from spro_hf.lineage.place import MADE_BEFORE
 from spro_hf.models import commit, on_hub
 from spro_hf.parts import MODEL_FIELDS
 from spro_hf.recipe import dump
@@ -113,8 +114,7 @@ class Room:
     def went_in(self, used: list[Artifact] = ()) -> list[dict[str, Any]]:
         """The recipe's inputs and ``used``, artifacts of this very stage, by repository and commit."""
         return self.inputs + [
-            {"what": "made before", "repo": a.repo, "kind": a.kind, "revision": a.tag, "commit": a.revision}
-            for a in used
+            {"what": MADE_BEFORE, "repo": a.repo, "kind": a.kind, "revision": a.tag, "commit": a.revision} for a in used
         ]
 
     def _write_recipe(self, folder: Path) -> None:

@@ -44,11 +44,13 @@ class Showcase:
 
     def __init__(self, room: Room, guests: Iterable[Guest]):
         self.room = room
-        chosen = {name: (name, caption, context) for name, caption, context in guests}
-        self.seats = [
-            Seat(name, caption, caption, None, context=context, image_seed=derive(room.recipe.seed, "showcase", name))
-            for name, caption, context in list(chosen.values())[:SHOWN]
-        ]
+        chosen: dict[str, Seat] = {}
+        for name, caption, context in guests:
+            seed = derive(room.recipe.seed, "showcase", name)
+            chosen.setdefault(name, Seat(name, caption, caption, None, context=context, image_seed=seed))
+            if len(chosen) == SHOWN:
+                break
+        self.seats = list(chosen.values())
 
     def before(self, environment: Callable[[], Environment]) -> None:
         """Draw every caption by the plain generator, before anything is trained."""

@@ -47,8 +47,17 @@ def fallen(rows: list[dict[str, Any]]) -> list[str]:
     ]
 
 
-def scores(room: Room, what: str, tag: str, folder: Path, told: dict[str, Any], used: list[Artifact] = ()) -> None:
-    """Write what a showcase measured in the Hub's own form, if it was on a data set of the Hub."""
-    at = measured_on(room, room.went_in(used))
+def scores(
+    room: Room,
+    what: str,
+    tag: str,
+    folder: Path,
+    told: dict[str, Any],
+    used: list[Artifact] = (),
+    at: dict[str, Any] | None = None,
+) -> None:
+    """Write ``told``'s results in the Hub's own form, if they were measured on a data set of the Hub: ``at``, or that of the
+    showcase's captions."""
+    at = at or measured_on(room, room.went_in(used))
     source = f"https://huggingface.co/{room.recipe.push[what]}/tree/{tag}"
     results.write(folder, results.entries(told["results"], at["id"], at["revision"], told["evaluated_on"], source))

@@ -36,7 +36,8 @@ GIVEN = {
     "generator": vars(Generator("spro_hf/tiny/generator", call={"num_inference_steps": 8})),
     "guider": vars(Guider("spro_hf/tiny/guider", style="compact", word_limit=22, max_new_tokens=72)),
     # of some
-    "full": False, "stock": True, "sees": True, "template_words": {}, "round": 3, "seeds": 64, "method": "dpo", "pairs": 41,
+    "full": False, "stock": True, "sees": True, "drawn_by": "spro_hf/tiny/generator@2e59",
+    "template_words": {}, "round": 3, "seeds": 64, "method": "dpo", "pairs": 41,
     "pictures": 90, "steps": 120, "prompts": 16, "group": 8, "calls": 4096,
     "policy": vars(Policy(transition="flow_sde", range=(0, 3))), "holds": ["guider", "lora"], "rounds": 1,
     "parts": {name: {"repo": f"spro/{name}", "tag": "v1", "revision": COMMIT} for name in ("guider", "generator")},

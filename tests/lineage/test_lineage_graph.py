@@ -76,7 +76,7 @@ def test_json_and_picture_of_the_command(do, chain, tmp_path):
 
 
 def test_what_is_not_there_is_one_sentence(do, chain):
-    assert "no such repository" in do(made.refused, "show", "spro/none@v1")
+    assert "neither a model nor a data set" in do(made.refused, "show", "spro/none@v1")
     assert "there is no revision 'v7'; its tags: v1" in do(made.refused, "show", "datasets/someone/captions@v7")
     told = do(made.refused, "show", "spro/guider@v1")
     assert "no revision 'v1'" in told and told.endswith("the data set of that name is datasets/spro/guider@v1.")
