@@ -15,14 +15,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from spro_hf import parallel
 from spro_hf import recipe as recipes_of
 from spro_hf.errors import UserError
 from spro_hf.parts import Seeds
 from spro_hf.schema import TOGETHER, MultimodalRecipe, PromptRecipe, Recipe, ReferencesRecipe, ReinforceRecipe
 from spro_hf.steps import write_whole
+from spro_hf.strict import write_yaml
 
 if TYPE_CHECKING:  # the Hub's clients read its address when they are imported
     from spro_hf.hub.artifacts import Artifact
@@ -126,7 +125,7 @@ def _stages(path: Path, out: Path, recipes: list[Recipe], hub: str, command: lis
             rooms.append(folder)
     if not first:
         return out
-    write_whole(out / "recipe.resolved.yaml", yaml.safe_dump_all(map(recipes_of.dump, recipes), sort_keys=False))
+    write_whole(out / "recipe.resolved.yaml", write_yaml(*map(recipes_of.dump, recipes)))
     # of a stage that was killed, the go that finished it counts
     spent = sum(float((room / "finished").read_text()) for room in rooms)
     told = results.gather(out, recipes, rooms, spent, shlex.join(command))
@@ -172,10 +171,6 @@ def _preflight(path: Path, recipes: list[Recipe], hub: str, out: Path) -> None:
 
     if hub != "local" and not unpublished.on():
         check_token(repo for recipe in recipes for repo, _, _ in sorted(outputs(recipe)))
-    # a stage that was begun may have pushed its own before it was killed
-    new = [recipe for i, recipe in enumerate(recipes) if not (_folder(out, i, recipe) / "recipe.json").exists()]
-    free(version for recipe in new for version in sorted(outputs(recipe)))
-
     made: set[tuple[str, str, str]] = set()
     methods = Counter((r.objective, r.method) for r in recipes if isinstance(r, ReinforceRecipe))
     for (objective, method), count in methods.items():
@@ -213,6 +208,9 @@ def _preflight(path: Path, recipes: list[Recipe], hub: str, out: Path) -> None:
                 f"{path.name}: two stages leave {repo} at {tag}; give them other repositories, rounds or a first_round."
             )
         made |= outputs(recipe)
+    # a stage that was begun may have pushed its own before it was killed
+    new = [recipe for i, recipe in enumerate(recipes) if not (_folder(out, i, recipe) / "recipe.json").exists()]
+    free(version for recipe in new for version in sorted(outputs(recipe)))
 
 
 def outputs(recipe: Recipe) -> set[tuple[str, str, str]]:

@@ -20,14 +20,27 @@ class Loader(yaml.SafeLoader):
     """Safe YAML in which 1e-4 is a number, as in YAML 1.2, and not text, as in 1.1."""
 
 
-Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+"), list("-+0123456789.")
-)
+class Dumper(yaml.SafeDumper):
+    """Writes YAML that ``Loader`` reads as it was: a text that looks like such a number is quoted."""
+
+
+for _side in (Loader, Dumper):
+    # to its end: a commit may begin with digits, an e and digits
+    _number = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$")
+    _side.add_implicit_resolver("tag:yaml.org,2002:float", _number, list("-+0123456789."))
 
 
 def parse_yaml(text: str) -> Any:
     """Plain data from YAML; raises ``yaml.YAMLError``. Nothing but plain data is ever made from it."""
-    return yaml.load(text, Loader)  # a SafeLoader
+    try:
+        return yaml.load(text, Loader)  # a SafeLoader
+    except ValueError as error:  # a date that is none
+        raise yaml.YAMLError(str(error)) from error
+
+
+def write_yaml(*documents: Any) -> str:
+    """YAML that ``parse_yaml`` reads as it was, keys in their order; several documents one after the other."""
+    return yaml.dump_all(documents, Dumper=Dumper, sort_keys=False, allow_unicode=True)
 
 
 _NAMES = {

@@ -5,10 +5,11 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from spro_hf import parts, recipe, rewards, run, selection
 from spro_hf.errors import UserError
-from spro_hf.strict import parse_yaml
+from spro_hf.strict import parse_yaml, write_yaml
 
 ROOT = Path(__file__).parents[1] / "recipes"
 FILES = recipe.find(ROOT)
@@ -180,6 +181,12 @@ def test_missing_file_missing_field_and_broken_yaml(tmp_path):
 
 def test_numbers_with_an_exponent_are_numbers():
     assert parse_yaml("[1e-4, -2E3, 1.5e+2, 3, abc1e4, '1e-4']") == [1e-4, -2000.0, 150.0, 3, "abc1e4", "1e-4"]
+    # a commit that begins with digits, an e and digits is text, and what is written is read as it was
+    told = {"revision": "2694e64b0b36b73a9faa23bd8f731017931aa1d7", "tag": "12e34", "lr": 1e-4, "on": "yes"}
+    assert parse_yaml(f"revision: {told['revision']}") == {"revision": told["revision"]}
+    assert parse_yaml(write_yaml(told)) == told
+    with pytest.raises(yaml.YAMLError, match="month must be"):
+        parse_yaml("date: 2024-13-45")
 
 
 def test_the_schema_knows_every_reward_and_filter():

@@ -107,7 +107,7 @@ def prepare(artifact: Artifact, out: Path) -> tuple[dict[str, Any], Path, dict[s
     from spro_hf.hub.artifacts import pull
     from spro_hf.lineage.pinning import check_models, pinned
     from spro_hf.steps import write_whole
-    from spro_hf.strict import parse_yaml
+    from spro_hf.strict import parse_yaml, write_yaml
 
     name = f"{artifact.kind} {artifact.repo}@{artifact.tag}"
     folder = pull(artifact.repo, artifact.kind, artifact.revision, lambda names: _aside(names, name))
@@ -124,7 +124,7 @@ def prepare(artifact: Artifact, out: Path) -> tuple[dict[str, Any], Path, dict[s
     if (folder / SEEDS).exists() and (recipe.get("seeds") or {}).get("source") == SEEDS:
         shutil.copyfile(folder / SEEDS, out / SEEDS)
         recipe["seeds"]["source"] = str((out / SEEDS).resolve())
-    write_whole(out / RECIPE, yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))
+    write_whole(out / RECIPE, write_yaml(recipe))
     environment = read_json(folder / ENVIRONMENT)
     return told, out / RECIPE, environment if isinstance(environment, dict) else {}
 

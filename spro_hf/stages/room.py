@@ -10,8 +10,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from spro_hf import machine
 from spro_hf.hub import terms
 from spro_hf.hub.artifacts import Artifact, resolve, write_lineage
@@ -24,6 +22,7 @@ from spro_hf.report.progress import Progress
 from spro_hf.schema import Recipe
 from spro_hf.seeds import Seed, digest, load
 from spro_hf.steps import Steps, write_whole
+from spro_hf.strict import write_yaml
 
 
 @dataclass
@@ -123,8 +122,7 @@ class Room:
         if (seeds := getattr(self.recipe, "seeds", None)) and digest(seeds):
             shutil.copyfile(seeds.source, folder / "seeds.txt")
             told["seeds"]["source"] = "seeds.txt"
-        text = yaml.safe_dump(told, sort_keys=False, allow_unicode=True)
-        (folder / "recipe.yaml").write_text(text, encoding="utf-8")
+        (folder / "recipe.yaml").write_text(write_yaml(told), encoding="utf-8")
 
     @cached_property
     def terms(self) -> list[dict[str, str]]:

@@ -252,7 +252,9 @@ def test_a_card_that_only_the_hub_refuses_is_told_before_anything_is_made(ask, p
 def test_a_client_with_xet_pushes_and_pulls_whether_or_not_the_hub_has_it(hub, tmp_path, monkeypatch, has):
     """The client sends big files to Xet wherever hf_xet is installed, and gives up if the Hub has none."""
     with Proxy(hub.url) as proxy:
-        monkeypatch.setattr("conftest.client_environment", lambda *_: _with_xet(proxy.url, hub.token, tmp_path))
+        monkeypatch.setattr(
+            "tests.hub.conftest.client_environment", lambda *_: _with_xet(proxy.url, hub.token, tmp_path)
+        )
         with clients(Server(proxy.url, hub.token, hub.process), tmp_path / "home") as ask:
             folder, repo = _folder(tmp_path / "m", words=str(has)), f"spro/xet-{has}"
             lost = at("POST", "/commit/", "lost", times=1)

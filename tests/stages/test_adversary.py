@@ -179,7 +179,8 @@ def test_mistakes_are_one_sentence(changes, message, whole, tmp_path):
 
 
 def test_captions_without_a_reference_stop_the_run_before_anything_is_drawn(whole, tmp_path):
-    file, out = put(tmp_path / "one.yaml", "dino", SMALL | MEETING | {"seeds.count": 8}), tmp_path / "run"
+    push = {"push.generator": "spro/other", "push.reward": "spro/other-reward"}
+    file, out = put(tmp_path / "one.yaml", "dino", SMALL | MEETING | {"seeds.count": 8} | push), tmp_path / "run"
     shutil.copytree(whole / "hub", out / "hub")
     process = spro("run", file, "--out", out, check=False)
     assert process.returncode == 2  # a set of another count has other captions
