@@ -104,7 +104,7 @@ def free(versions: Iterable[tuple[str, str, str]]) -> None:
         if taken:
             raise UserError(
                 f"push: {kind} {repo} has the tag '{taken[0]}' already, and a published one is never moved; give this run another "
-                "name, as by --set name=another, or its artifact another repository under 'push', or go on in the --out that made it."
+                "name, as by --set name=another, or its artifact another repository in 'push', or go on in the --out that made it."
             )
 
 
