@@ -202,35 +202,3 @@ def metadata(card: str, kind: str) -> dict[str, Any]:
     read = (ModelCard if kind == "model" else DatasetCard)(card).data
     results = [(r.metric_type, r.metric_value) for r in getattr(read, "eval_results", None) or []]
     return read.to_dict() | {"eval_results": results}
-
-
-def models_by_tag(folder: str) -> dict[str, float]:
-    """How far a tiny transformers model, a peft adapter and a diffusers pipeline come back from a tag unchanged."""
-    import torch
-    from diffusers import DDPMPipeline, DDPMScheduler, DiffusionPipeline, UNet2DModel
-    from peft import LoraConfig, PeftModel, get_peft_model
-    from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
-
-    torch.manual_seed(0)
-    ids, noise = torch.tensor([[1, 2, 3]]), torch.randn(1, 3, 8, 8)
-    sizes = {"vocab_size": 16, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1}
-    base = LlamaForCausalLM(LlamaConfig(**sizes, num_attention_heads=1, num_key_value_heads=1)).eval()
-    base.save_pretrained(f"{folder}/base")
-    plain = base(ids).logits
-    adapted = get_peft_model(base, LoraConfig(target_modules=["q_proj", "v_proj"], init_lora_weights=False)).eval()
-    adapted.save_pretrained(f"{folder}/adapter")
-    blocks = {"down_block_types": ["DownBlock2D"], "up_block_types": ["UpBlock2D"], "block_out_channels": [4]}
-    unet = UNet2DModel(8, layers_per_block=1, norm_num_groups=2, attention_head_dim=4, **blocks)
-    pipe = DDPMPipeline(unet, DDPMScheduler())
-    pipe.save_pretrained(f"{folder}/pipe")
-    for name, file in (("base", "config.json"), ("adapter", "adapter_config.json"), ("pipe", "model_index.json")):
-        push(f"{folder}/{name}", f"spro/{name}", "v1")
-        HfApi().delete_file(file, f"spro/{name}")  # main moves on; the tag does not
-    back = AutoModelForCausalLM.from_pretrained("spro/base", revision="v1")
-    back = PeftModel.from_pretrained(back, "spro/adapter", revision="v1")
-    drawn = DiffusionPipeline.from_pretrained("spro/pipe", revision="v1")
-    return {
-        "adapter": (back(ids).logits - adapted(ids).logits).abs().max().item(),
-        "plain": (back(ids).logits - plain).abs().max().item(),
-        "pipe": (drawn.unet(noise, 1).sample - pipe.unet(noise, 1).sample).abs().max().item(),
-    }
