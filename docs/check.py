@@ -189,7 +189,8 @@ def commands(text: str) -> list[str]:
         options = [w for w in words if w.startswith("--")]
         if shown.returncode or any(option not in shown.stdout for option in options):
             wrong.append(f"spro-hf {line}")
-    for name in re.findall(r"`((?:recipes|spro_hf|docs|model_cards|datasets_cards|spaces|metrics|tests|benchmarks)/[\w/.]*)`", text):
+    folders = "recipes|spro_hf|docs|model_cards|datasets_cards|spaces|metrics|tests|benchmarks"
+    for name in re.findall(rf"`((?:{folders})/[\w/.]*)`", text):
         if not (ROOT / name).exists():
             wrong.append(name)
     return wrong
