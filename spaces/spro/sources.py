@@ -71,7 +71,12 @@ def pipeline(source: str) -> Path:
     if not ours:
         _modest(source, *told)
         _weigh(source, [(repo, commit), *_named(source, *told)])
-    return pull(repo, "model", commit, lambda files: [f for f in files if not f.startswith("showcase/")])
+    return pull(repo, "model", commit, fetched)
+
+
+def fetched(files: list[str]) -> list[str]:
+    """Of a pipeline's files those that are downloaded: all but the pictures of its card."""
+    return [name for name in files if not name.startswith("showcase/")]
 
 
 def read_pipeline(folder: Path, source: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -139,7 +144,7 @@ def _weigh(source: str, repos: list[tuple[str, str]]) -> None:
     for repo, revision in repos:
         found = public(repo, "model", revision).siblings
         names = [file.rfilename for file in found]
-        keep = set(names if repo == split(source)[0] else wanted(names))
+        keep = set(fetched(names) if repo == split(source)[0] else wanted(names))
         total += sum(file.size or 0 for file in found if file.rfilename in keep)
     if total > HEAVIEST:
         raise UserError(
