@@ -186,6 +186,7 @@ def put(store: Store, key: Key, folder: Path) -> None:
             oid = hashlib.sha256(content).hexdigest()
             store.lfs_path(oid).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(file, store.lfs_path(oid))
+            store.sent.add(("", oid))
             operations.append({"key": "lfsFile", "value": {"path": path, "oid": oid}})
         else:
             value = {"path": path, "content": base64.b64encode(content).decode()}
