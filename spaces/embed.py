@@ -11,7 +11,7 @@ import sys
 from itertools import islice
 from pathlib import Path
 
-from spro_hf.score import hub
+from spro_hf.hub.server import at_hub
 
 TARGET = Path(__file__).parent / "spro" / "artifacts"
 OBJECTIVES = ("aesthetics", "engagement", "preference")
@@ -21,7 +21,7 @@ NOTE = "\n> Of this round the Space holds the first {} captions, {} rows of {}.\
 
 def main(run: Path) -> None:
     """Copy from the local Hub of the run's folder, through the clients."""
-    with hub(None, run / "hub"):
+    with at_hub(str(run)):
         for objective in OBJECTIVES:
             _pipeline(objective)
             _rollouts(objective)

@@ -14,7 +14,7 @@ import yaml
 from spro_hf import space
 from spro_hf.errors import UserError
 from spro_hf.hub import users
-from spro_hf.hub.server import hub_of, serve_forever
+from spro_hf.hub.server import hub_of, port, serve_forever
 from spro_hf.lineage import diff, reproduce, show
 from spro_hf.strict import parse_yaml
 
@@ -51,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     serve = hub.add_parser("serve", help="keep a run's local Hub up")
     serve.add_argument("folder", type=Path, help="a run's folder, e.g. runs/tiny-spro, or a Hub's own")
     serve.add_argument("--host", default="127.0.0.1")
-    serve.add_argument("--port", type=space.port, default=8642)
+    serve.add_argument("--port", type=port, default=8642)
     users.add(hub.add_parser("user", help="add a user to a local Hub; prints their token once"))
     show.add(commands.add_parser("lineage", help="where an artifact of a Hub comes from, as a tree and as a picture"))
     diff.add(commands.add_parser("diff", help="what changed between two versions: recipe, inputs, results, pictures"))
@@ -162,16 +162,7 @@ def _run(arguments: argparse.Namespace) -> int:
 def _score(arguments: argparse.Namespace) -> int:
     from spro_hf.score import main as score
 
-    return score(arguments, _changes(arguments.changes), _local(arguments.hub))
-
-
-def _space(arguments: argparse.Namespace) -> int:
-    return space.main(arguments, _local(arguments.hub))
-
-
-def _local(hub: str | None) -> Path | None:
-    """The local Hub's folder that ``--hub`` means; None if it is an address, or is not given."""
-    return hub_of(Path(hub)) if hub and "://" not in hub else None
+    return score(arguments, _changes(arguments.changes))
 
 
 def _hub(arguments: argparse.Namespace) -> int:
@@ -189,7 +180,7 @@ def _report(arguments: argparse.Namespace) -> int:
 
 
 COMMANDS = {"run": _run, "plan": _plan, "score": _score, "hub": _hub, "report": _report, "lineage": show.main,
-            "diff": diff.main, "reproduce": reproduce.main, "space": _space}  # fmt: skip
+            "diff": diff.main, "reproduce": reproduce.main, "space": space.main}  # fmt: skip
 
 if __name__ == "__main__":
     sys.exit(main())

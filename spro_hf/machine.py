@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
 import platform
@@ -12,7 +11,7 @@ from typing import Any
 import torch
 
 from spro_hf import parallel
-from spro_hf.hub.artifacts import LIBRARIES
+from spro_hf.hub.artifacts import software
 
 
 def told() -> dict[str, Any]:
@@ -20,7 +19,6 @@ def told() -> dict[str, Any]:
     last digits of a sum differ, as they do with another number of ``threads``."""
     device = parallel.device()
     return {
-        "python": platform.python_version(),
         "system": platform.system(),
         "processor": platform.machine(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
@@ -28,7 +26,7 @@ def told() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "processes": parallel.world(),
         "device": torch.cuda.get_device_name() if str(device).startswith("cuda") else str(device),
-        "versions": {name: importlib.metadata.version(name) for name in LIBRARIES},
+        **software(),
     }
 
 

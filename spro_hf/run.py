@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from spro_hf import parallel
 from spro_hf import recipe as recipes_of
 from spro_hf.errors import UserError
+from spro_hf.hub import unpublished
 from spro_hf.parts import Seeds
 from spro_hf.schema import TOGETHER, MultimodalRecipe, PromptRecipe, Recipe, ReferencesRecipe, ReinforceRecipe
 from spro_hf.steps import write_whole
@@ -63,20 +64,15 @@ def run(
         else:
             os.environ["HF_ENDPOINT"] = hub
         if dry:
-            from spro_hf.hub import unpublished
-
             unpublished.begin(out / UNPUBLISHED)
             hub = "nowhere (a dry run)"
         else:
-            from spro_hf.hub import unpublished
-
             unpublished.end()  # of a dry run before this one in the same process
         return _stages(path, out, recipes, hub, command or [])
 
 
 def rehearse(path: Path, out: Path, hub: str) -> list[tuple[Artifact, Path]]:
     """Run a recipe dry; gives every artifact that it would leave, with the folder that holds it."""
-    from spro_hf.hub import unpublished
     from spro_hf.hub.artifacts import Artifact
 
     try:
@@ -96,7 +92,6 @@ def _folder(out: Path, number: int, recipe: Recipe) -> Path:
 def _stages(path: Path, out: Path, recipes: list[Recipe], hub: str, command: list[str]) -> Path:
     # these import torch and the Hub's clients
     from spro_hf import report, results
-    from spro_hf.hub import unpublished
     from spro_hf.report.progress import Progress
     from spro_hf.report.terminal import print_summary, print_unpublished
     from spro_hf.stages import STAGES
@@ -164,7 +159,6 @@ def _preflight(path: Path, recipes: list[Recipe], hub: str, out: Path) -> None:
     Every artifact that is read must be there, or be made by an earlier stage; no two stages may leave the same.
     """
     from spro_hf.guider import learn
-    from spro_hf.hub import unpublished
     from spro_hf.hub.artifacts import check_token, free, may_have, resolve
     from spro_hf.models import commit, on_hub
     from spro_hf.seeds import preflight

@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 import sys
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, redirect_stdout
+from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
 from spro_hf import recipe as recipes_of
 from spro_hf.errors import UserError
+from spro_hf.hub.server import at_hub
 from spro_hf.parts import DTYPES, SCORERS
 from spro_hf.strict import nearest
 
@@ -28,15 +27,15 @@ REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 ALONE = ("adversarial", "aesthetic", "blur", "clip_iqa", "engagement", "judge")
 
 
-def main(arguments: argparse.Namespace, changes: dict[str, Any], local: Path | None) -> int:
-    """Score and print a table, or JSON; ``local`` is the folder of a local Hub to start for the time."""
+def main(arguments: argparse.Namespace, changes: dict[str, Any]) -> int:
+    """Score and print a table, or JSON."""
     scorers, weights = chosen(arguments.what, changes)
     files = pictures(arguments.pictures)
     captions = [arguments.caption] * len(files)
     if arguments.captions:
         captions = lines(arguments.captions, len(files))
     # huggingface_hub tells on standard output what it loads, and there is to be nothing but the scores
-    with hub(arguments.hub, local), redirect_stdout(sys.stderr):
+    with at_hub(arguments.hub), redirect_stdout(sys.stderr):
         rows = score(scorers, weights, files, captions)
     if arguments.json:
         print(json.dumps(rows, indent=1, ensure_ascii=False))
@@ -111,22 +110,6 @@ def lines(file: Path, count: int) -> list[str]:
     if "" in found:
         raise UserError(f"--captions: line {found.index('') + 1} of '{file}' is blank; write a caption on each line.")
     return found
-
-
-@contextmanager
-def hub(address: str | None, local: Path | None) -> Iterator[None]:
-    """Let the Hub's clients ask a local Hub that runs for the time, or the Hub at ``address``, or the usual one."""
-    with ExitStack() as stack:
-        if local:
-            from spro_hf.hub.server import client_environment, start
-
-            cache = local.parent / "cache"  # a run's own
-            if not cache.is_dir():
-                cache = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            os.environ.update(client_environment(stack.enter_context(start(local)), cache))
-        elif address:
-            os.environ["HF_ENDPOINT"] = address
-        yield
 
 
 def score(

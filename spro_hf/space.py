@@ -19,7 +19,8 @@ import tempfile
 from pathlib import Path
 
 from spro_hf.errors import UserError
-from spro_hf.lineage.place import OF_EVERY, read_json
+from spro_hf.hub.server import at_hub, port
+from spro_hf.lineage.place import read_json
 
 PACKAGE = Path(__file__).resolve().parent
 KINDS = {"pipeline": "model", "rollouts": "dataset"}
@@ -43,19 +44,10 @@ def add(parser: argparse.ArgumentParser) -> None:
         action.add_argument("--hub", help="the folder of a run, whose local Hub is started, or the address of a Hub")
 
 
-def port(text: str) -> int:
-    """A port of the command line."""
-    if not text.isdecimal() or int(text) > 65535:
-        raise argparse.ArgumentTypeError(f"'{text}' is no port; give a number from 0 to 65535")
-    return int(text)
-
-
-def main(arguments: argparse.Namespace, local: Path | None) -> int:
-    """Run or publish; ``local`` is the folder of a local Hub to start for the time."""
-    from spro_hf.score import hub
-
+def main(arguments: argparse.Namespace) -> int:
+    """Run or publish."""
     shown = {kind: id for kind in KINDS if (id := getattr(arguments, kind))}
-    with hub(arguments.hub, local):
+    with at_hub(arguments.hub):
         if arguments.action == "run":
             return run(shown, arguments.port)
         print(push(arguments.repo, shown, arguments.private))
@@ -120,9 +112,7 @@ def _check(kind: str, id: str) -> None:
     repo, _, revision = id.partition("@")
     field, wanted = f"--{kind}", _INDEX if kind == "pipeline" else "lineage.json"
     try:
-        folder = pull(
-            repo, KINDS[kind], revision or "main", lambda files: [f for f in files if f in (wanted, OF_EVERY)]
-        )
+        folder = pull(repo, KINDS[kind], revision or "main", lambda files: [f for f in files if f == wanted])
     except UserError as error:
         raise UserError(f"{field}: {error}") from error
     told = read_json(folder / wanted)

@@ -17,14 +17,14 @@ from PIL import Image
 
 from spro_hf import cli
 from spro_hf.errors import UserError
-from spro_hf.hub.server import start
+from spro_hf.hub.server import at_hub, start
 from spro_hf.parts import SCORERS
 from spro_hf.rewards import REWARDS
 from spro_hf.rewards.adversarial import Adversarial
 from spro_hf.rewards.adversarial_pickscore import AdversarialPickScore
 from spro_hf.rewards.aesthetic import Aesthetic
 from spro_hf.rewards.pickscore import PickScore
-from spro_hf.score import ALONE, hub, read
+from spro_hf.score import ALONE, read
 from spro_hf.tiny import world
 from spro_hf.tiny.render import render
 from tests.hub.conftest import clients
@@ -156,9 +156,9 @@ def test_a_run_s_own_hub_is_started_for_the_time(scenes, trained, told, tmp_path
 
 def test_an_address_is_what_the_clients_ask(monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "https://one.example")
-    with hub(None, None):
+    with at_hub(None):
         assert os.environ["HF_ENDPOINT"] == "https://one.example"
-    with hub("https://two.example", None):
+    with at_hub("https://two.example"):
         assert os.environ["HF_ENDPOINT"] == "https://two.example"
 
 

@@ -22,6 +22,7 @@ from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 from spro_hf.errors import UserError
 from spro_hf.hub.artifacts import pull, resolve
 from spro_hf.hub.trouble import briefly, explained
+from spro_hf.lineage.place import read_json
 from spro_hf.models import BUILT_IN, LAION, wanted
 from spro_hf.parts import MODEL_FIELDS
 
@@ -95,10 +96,7 @@ def read_pipeline(folder: Path, source: str) -> tuple[dict[str, Any], dict[str, 
 
 
 def _json(file: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
+    found = read_json(file)
     return found if isinstance(found, dict) else {}
 
 

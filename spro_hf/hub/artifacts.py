@@ -28,6 +28,7 @@ from spro_hf.hub.trouble import briefly, explained, tags
 
 LIBRARIES = ("accelerate", "datasets", "diffusers", "huggingface_hub", "numpy", "peft", "pillow", "safetensors", "spro_hf", "torch",
              "transformers", "trl")  # fmt: skip
+_OF_EVERY = ".gitattributes"  # in every repository: the client warns where it is to download nothing at all
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,7 @@ def pull(repo: str, kind: str, revision: str, choose: Callable[[list[str]], list
         files = None
         if choose:
             names = briefly(lambda: _names(repo, kind, commit))
-            files = [glob.escape(name) for name in choose(names)]
+            files = [glob.escape(name) for name in choose(names)] or [_OF_EVERY]
         load = partial(snapshot_download, repo, repo_type=kind, revision=commit, allow_patterns=files)
         return Path(briefly(load))
 
@@ -164,16 +165,15 @@ def _names(repo: str, kind: str, commit: str) -> list[str]:
     return [file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()]
 
 
+def software() -> dict[str, Any]:
+    """``python`` and the ``versions`` of the libraries that results may depend on."""
+    versions = {name: importlib.metadata.version(name) for name in LIBRARIES}
+    return {"python": platform.python_version(), "versions": versions}
+
+
 def lineage(recipe: dict[str, Any], inputs: list[dict[str, Any]], seed: int, extra: dict[str, Any]) -> dict[str, Any]:
     """Where an artifact comes from. ``inputs`` name repo and commit. Two identical runs give the same lineage."""
-    versions = {name: importlib.metadata.version(name) for name in LIBRARIES}
-    found = {
-        "recipe": recipe,
-        "inputs": inputs,
-        "seed": seed,
-        "python": platform.python_version(),
-        "versions": versions,
-    }
+    found = {"recipe": recipe, "inputs": inputs, "seed": seed, **software()}
     if taken := set(found) & set(extra):
         raise UserError(f"lineage: '{min(taken)}' is a field of every lineage; give the extra field another name.")
     return found | extra

@@ -22,6 +22,7 @@ from dulwich.repo import Repo
 
 from spro_hf.hub.errors import HubError, revision_not_found
 from spro_hf.hub.operations import FILE, POINTER, RULE, Files, apply, no_file_is_a_folder, pointer, track
+from spro_hf.hub.users import OWNER
 
 LFS_SUFFIXES = (
     "arrow",
@@ -40,7 +41,6 @@ LFS_SUFFIXES = (
     "zip",
 )
 LFS_SIZE = 1 << 20  # bytes; larger files are kept outside git whatever their name
-OWNER = "spro"  # the first user, to whom the folder belongs
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,11 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -114,6 +117,29 @@ def hub_of(folder: Path) -> Path:
     if not (found / "repos").is_dir():
         raise UserError(f"{folder}: holds no local Hub; name a run's folder, e.g. runs/demo.")
     return found
+
+
+@contextmanager
+def at_hub(hub: str | None) -> Iterator[None]:
+    """Let the clients ask the Hub that ``--hub`` names: a run's folder, whose local Hub runs for the time, or an address; the
+    usual one if it is None."""
+    with ExitStack() as stack:
+        if hub and "://" not in hub:
+            local = hub_of(Path(hub))
+            cache = local.parent / "cache"  # a run's own
+            if not cache.is_dir():
+                cache = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            os.environ.update(client_environment(stack.enter_context(start(local)), cache))
+        elif hub:
+            os.environ["HF_ENDPOINT"] = hub
+        yield
+
+
+def port(text: str) -> int:
+    """A port of the command line."""
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"'{text}' is no port; give a number from 0 to 65535")
+    return int(text)
 
 
 def listen(host: str, port: int) -> socket.socket:

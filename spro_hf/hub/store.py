@@ -24,7 +24,8 @@ from starlette.concurrency import run_in_threadpool
 
 from spro_hf.errors import UserError
 from spro_hf.hub.errors import HubError, repository_not_found
-from spro_hf.hub.repository import OWNER, Repository
+from spro_hf.hub.repository import Repository
+from spro_hf.hub.users import OWNER
 
 _PATIENCE = 1.5  # seconds in which the server of a run that was killed a moment ago ends
 _MOVES = 8  # how often a repository may be moved until its first id is forgotten

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +33,14 @@ def of_captions(seeds: Seeds) -> dict[str, str]:
     return {"id": Path(seeds.source).name, "license": UNKNOWN}
 
 
+@cache
 def of(repo: str, kind: str, revision: str) -> dict[str, str]:
-    """``license`` of a repository at a revision by the Hub's identifiers, or its own name for it, and ``link`` if it has one."""
+    """``license`` of a repository by the Hub's identifiers, or its own name for it, and ``link`` if it has one.
+
+    ``revision`` is a commit, of which a process asks once.
+    """
     try:
-        folder = pull(
-            repo, kind, revision, lambda names: [name for name in names if name in ("README.md", ".gitattributes")]
-        )
+        folder = pull(repo, kind, revision, lambda names: [name for name in names if name == "README.md"])
     except UserError as error:  # gone, or not for this account; what was made from it stands all the same
         below = error.__cause__ and cause(error.__cause__)
         if not isinstance(below, RepositoryNotFoundError | RevisionNotFoundError | OfflineModeIsEnabled):

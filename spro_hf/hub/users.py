@@ -26,7 +26,8 @@ from typing import Any
 
 from spro_hf.errors import UserError
 from spro_hf.hub.errors import HubError
-from spro_hf.hub.repository import OWNER
+
+OWNER = "spro"  # the first user, to whom the folder belongs
 
 _NAME = re.compile(r"(?!(?:api|models|datasets|spaces|lfs|xet|login)$)[A-Za-z0-9](?:[\w-]{0,38}[A-Za-z0-9])?", re.ASCII)
 

@@ -72,12 +72,10 @@ def kind_of(names: list[str], folder: Path) -> str:
     for file, kind in KINDS.items():
         if file in names:
             return kind
-    for file in rollouts.files(folder):
-        import pyarrow.parquet
-
-        columns = pyarrow.parquet.read_schema(file).names
-        return next((kind for column, kind in COLUMNS.items() if column in columns), "data set")
-    return "model"
+    if not rollouts.files(folder):
+        return "model"
+    columns = rollouts.columns(folder)
+    return next((kind for column, kind in COLUMNS.items() if column in columns), "data set")
 
 
 def read_side(name: str, kind: str, folder: Path) -> Side:

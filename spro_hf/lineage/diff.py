@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spro_hf.errors import UserError
-from spro_hf.lineage.place import at_hub, clean, console, find
+from spro_hf.hub.server import at_hub
+from spro_hf.lineage.place import clean, console, find
 
 if TYPE_CHECKING:
     from spro_hf.lineage.changes import Side

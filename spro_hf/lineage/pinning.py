@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from spro_hf.errors import UserError
-from spro_hf.lineage.place import MADE_BEFORE
+from spro_hf.lineage.place import FULL, MADE_BEFORE
 from spro_hf.parts import MODEL_FIELDS
 
 SIMILARITY = "select.similarity"  # the one model whose revision is not called by MODEL_FIELDS
 MACHINE = ("processor", "instructions", "device", "threads", "processes")  # of environment.json
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 _CONTENT = re.compile(r"[0-9a-f]{64}")  # of the files of a model that is part of the package, or lay in a folder
 
 
@@ -39,7 +38,7 @@ def pinned(recipe: dict[str, Any], told: dict[str, Any]) -> dict[str, Any]:
                 f"{field}: lineage.json says that it was {id}, but recipe.yaml does not; the two do not belong together, so it "
                 "cannot be made again."
             )
-        if _COMMIT.fullmatch(commit):
+        if FULL.fullmatch(commit):
             holder[_revision_of(field)] = commit
     return found
 

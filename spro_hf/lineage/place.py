@@ -1,4 +1,4 @@
-"""Which artifact a command means: ``USER/REPO@REVISION``, ``datasets/USER/REPO@REVISION``, and which Hub holds it.
+"""Which artifact a command means: ``USER/REPO@REVISION``, ``datasets/USER/REPO@REVISION``.
 
 Nothing heavy is imported before the Hub's address is set: the Hub's clients read it once.
 """
@@ -8,8 +8,6 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,19 +19,7 @@ if TYPE_CHECKING:
 DATASETS = "datasets/"
 MADE_BEFORE = "made before"  # what an input is called that the same stage made
 LINEAGE = "lineage.json"
-OF_EVERY = ".gitattributes"  # in every repository: a pull of no file at all is warned of
-_FULL = re.compile(r"[0-9a-f]{40}")
-
-
-@contextmanager
-def at_hub(hub: str | None) -> Iterator[None]:
-    """Let the clients ask the Hub that ``--hub`` names: a run's folder, whose local Hub runs for the time, or an address."""
-    from spro_hf.hub.server import hub_of
-    from spro_hf.score import hub as opened
-
-    local = hub_of(Path(hub)) if hub and "://" not in hub else None
-    with opened(hub, local):
-        yield
+FULL = re.compile(r"[0-9a-f]{40}")
 
 
 def parse(text: str) -> tuple[str | None, str, str]:
@@ -136,7 +122,7 @@ def lineage_of(repo: str, kind: str, commit: str) -> dict[str, Any] | None:
     """An artifact's ``lineage.json`` at a commit, of which nothing else is downloaded; None where it has none of ours."""
     from spro_hf.hub.artifacts import pull
 
-    folder = pull(repo, kind, commit, lambda names: [name for name in names if name in (LINEAGE, OF_EVERY)])
+    folder = pull(repo, kind, commit, lambda names: [name for name in names if name == LINEAGE])
     return checked(read_json(folder / LINEAGE))
 
 
@@ -156,4 +142,4 @@ def checked(told: Any) -> dict[str, Any] | None:
 
 def _is_input(given: dict[str, Any]) -> bool:
     texts = all(isinstance(given.get(name), str) for name in ("repo", "commit"))
-    return texts and given.get("kind") in ("model", "dataset") and bool(_FULL.fullmatch(given["commit"]))
+    return texts and given.get("kind") in ("model", "dataset") and bool(FULL.fullmatch(given["commit"]))

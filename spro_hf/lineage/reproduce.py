@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from spro_hf.errors import UserError
-from spro_hf.lineage.place import LINEAGE, at_hub, checked, clean, find, read_json
+from spro_hf.hub.server import at_hub
+from spro_hf.lineage.place import LINEAGE, checked, clean, find, read_json
 
 if TYPE_CHECKING:
     from spro_hf.hub.artifacts import Artifact

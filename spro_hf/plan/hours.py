@@ -11,7 +11,7 @@ import yaml
 from spro_hf.errors import UserError
 from spro_hf.plan.counts import Count, Counts
 from spro_hf.schema import PromptRecipe, Recipe
-from spro_hf.strict import build, parse_yaml
+from spro_hf.strict import build, parse_yaml, write_yaml
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def given(images: float | None, tokens: float | None, guider: float | None, gene
 def save(path: Path, rates: list[Throughput]) -> None:
     """Write rates as ``load`` reads them."""
     told = [{name: value for name, value in vars(one).items() if value is not None} for one in rates]
-    path.write_text(yaml.safe_dump(told, sort_keys=False))
+    path.write_text(write_yaml(told))
 
 
 def hours(recipe: Recipe, counts: Counts, rates: Throughput) -> dict[str, Any]:

@@ -148,17 +148,16 @@ def _reward(room: Room, tag: str, step: Path, rows: list[dict[str, Any]], branch
         "split": references.split,
     }
     apart = {"name": "references told apart", "value": met[-1]["told_apart"], "se": None, "base": None, "n": None}
+    shown = {"results": [apart], "evaluated_on": "the pairs that it met last"}
     text = card(
         room, "reward", "reward", tag, kind=told["kind"], base_model=told.get("backbone") or told["id"], fields=told,
         adversary=vars(spec), references=vars(references), updates=sum(m["learned"] for m in met), last=met[-1],
-        steps=len(rows), remarks=remarks(rows, spec.reward), showcase=[], results=[apart], measured_on=at,
-        evaluated_on="the pairs that it met last",
+        steps=len(rows), remarks=remarks(rows, spec.reward), showcase=[], measured_on=at, **shown,
     )  # fmt: skip
     load = (
         f'from spro_hf import rewards; reward = rewards.trained("{repo}", revision="{tag}"); '
         'reward([image], ["a caption"])  # image: a PIL picture'
     )
-    shown = {"results": [apart], "evaluated_on": "the pairs that it met last"}
     scores(room, "reward", tag, folder, shown, at=at)
     return room.publish("reward", "model", tag, folder, text, load, branch=branch)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,9 +59,8 @@ class Showcase:
             if not first():
                 return
             found, generator = environment(), self.room.recipe.generator
-            if generator.lora and not has_lora(
-                found.pipe
-            ):  # all its weights were trained: nothing could be switched off
+            if generator.lora and not has_lora(found.pipe):
+                # all its weights were trained: nothing could be switched off
                 found = open_environment(dataclasses.replace(generator, lora=None))
             with switched(found.pipe, False):
                 self._draw(found, [seat.caption for seat in self.seats], "before", folder)
@@ -153,14 +152,14 @@ class Showcase:
             grid(cells, [""] * len(cells), heads, _CELL / max(pairs[0][0].size)).save(folder / "before_after.png")
 
 
-def seeds_of(room: Room, name: str = "seeds") -> list[Guest]:
-    """The first captions of a room's seeds."""
-    return [(seed.seed_id, seed.caption, seed.context) for seed in room.seeds(name)[: 2 * SHOWN]]
+def seeds_of(room: Room) -> Iterator[Guest]:
+    """The captions of a room's seeds."""
+    return ((seed.seed_id, seed.caption, seed.context) for seed in room.seeds())
 
 
 def shown_by(repo: str, revision: str) -> list[Guest]:
     """The captions that an artifact of the Hub shows on its own card; none if it has no showcase."""
-    folder = pull(repo, "model", revision, lambda names: [n for n in names if n in (_JSON, "README.md")])
+    folder = pull(repo, "model", revision, lambda names: [n for n in names if n == _JSON])
     if not (folder / _JSON).is_file():
         return []
     rows = json.loads((folder / _JSON).read_text())["rows"]
